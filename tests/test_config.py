@@ -50,6 +50,31 @@ def test_errors_in_a_file_are_named(tmp_path: Path, text: str, named: str) -> No
         resolve(TrainConfig, "train", {}, file=write(tmp_path / "a.toml", text))
 
 
+@pytest.mark.parametrize(
+    ("line", "message", "hint"),
+    [
+        ('steps = "many"', "steps must be an integer, not 'many'", "for example steps = 300000"),
+        ('batch_size = "all"', "batch_size must be an integer or 'auto'", "batch_size = 32"),
+        ('ema = "high"', "ema must be a number, not 'high'", "for example ema = 0.9999"),
+        ("flip = 1", "flip must be true or false, not 1", "for example flip = true"),
+        ("size = 3", "size must be a string, not 3", 'for example size = "S"'),
+    ],
+)
+def test_a_value_of_another_type_is_refused_with_an_example(
+    tmp_path: Path, line: str, message: str, hint: str
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        resolve(TrainConfig, "train", {}, file=write(tmp_path / "c.toml", f"[train]\n{line}\n"))
+    assert message in error.value.message
+    assert hint in error.value.hint
+
+
+def test_a_missing_file_is_named_with_recipes_to_start_from(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot read .*c\.toml: No such file") as error:
+        resolve(TrainConfig, "train", {}, file=tmp_path / "c.toml")
+    assert "xmdpt presets paper/S-256" in error.value.hint
+
+
 def test_dump_is_read_back(tmp_path: Path) -> None:
     config = dataclasses.replace(TrainConfig(), size="B", learning_rate=3e-4, swap=False)
     file = write(tmp_path / "config.toml", dump("train", config))

@@ -25,6 +25,7 @@ else:
 T = TypeVar("T")
 
 LIMIT = 2**20  # characters of a configuration file
+_TYPES = {"int": "an integer", "float": "a number", "str": "a string", "bool": "true or false"}
 
 
 def option(
@@ -120,8 +121,11 @@ def read_toml(file: Path) -> str:
     try:
         with open(file, encoding="utf-8") as stream:
             text = stream.read(LIMIT + 1)
-    except (OSError, UnicodeDecodeError) as err:
-        raise ConfigError(f"cannot read {file}: {err}") from None
+    except OSError as err:
+        hint = "xmdpt presets lists recipes to start from: xmdpt presets paper/S-256"
+        raise ConfigError(f"cannot read {file}: {err.strerror}", hint) from None
+    except UnicodeDecodeError as err:
+        raise ConfigError(f"cannot read {file}: {err}", "save it as UTF-8") from None
     if len(text) > LIMIT:
         raise ConfigError(
             f"{file} is larger than a configuration file may be ({LIMIT // 2**20} MiB)"
@@ -159,7 +163,7 @@ def _parsed(kind: type[Any], name: str, text: str, where: str) -> Any:
         convert = {"int": int, "float": float, "str": str}[_type(kind, name)]
         return convert(text)
     except (KeyError, ValueError):
-        raise ConfigError(f"{where} must be {_type(kind, name)}, not {text!r}") from None
+        raise _wrong_type(kind, name, text, where) from None
 
 
 def _typed(kind: type[Any], name: str, value: Any, where: str) -> Any:
@@ -173,8 +177,19 @@ def _typed(kind: type[Any], name: str, value: Any, where: str) -> Any:
     if wanted == "float" and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value).__name__ != wanted:
-        raise ConfigError(f"{where} must be {wanted}, not {value!r}")
+        raise _wrong_type(kind, name, value, where)
     return value
+
+
+def _wrong_type(kind: type[Any], name: str, value: Any, where: str) -> ConfigError:
+    import tomli_w
+
+    field, wanted = _field(kind, name), _type(kind, name)
+    words = [repr(word) for word in field.metadata.get("words", {})]
+    message = f"{where} must be {' or '.join([_TYPES.get(wanted, wanted), *words])}, not {value!r}"
+    if field.default is dataclasses.MISSING:
+        return ConfigError(message)
+    return ConfigError(message, f"for example {tomli_w.dumps({name: field.default}).strip()}")
 
 
 def _type(kind: type[Any], name: str) -> str:

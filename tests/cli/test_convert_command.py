@@ -140,7 +140,7 @@ def test_another_kind_of_model_is_not_replaced(
         (["MODEL"], 2, "is already a model folder"),
         (["FILE", "--mask-ratio", "1"], 2, "mask_ratio lies in"),
         (["FILE", "--to", "published", "--out", "x.pt"], 1, "is a file, not a model folder"),
-        (["nowhere.pt"], 1, "no such checkpoint"),
+        (["nowhere.pt"], 1, "no such checkpoint: nowhere.pt\nhint: name the published ema_*.pt"),
         (["."], 1, "is a folder, not a checkpoint"),
     ],
 )

@@ -332,7 +332,7 @@ def test_a_repair_with_a_wrong_root_or_network_changes_nothing(
         (["--root", "x", "--out", "y", "--encoders", "nowhere"], "nowhere"),
         (["--root", "x", "--out", "s3://bucket/set", "--encoders", "toy"], "--out is a URL"),
         (["--root", "x", "--out", "y", "--pose", "guess"], "--pose"),
-        (["--root", "x", "--out", "y", "--size", "100"], "multiple of 16"),
+        (["--root", "x", "--out", "y", "--size", "100"], "100\nhint: the published sizes are"),
         (["--root", "x", "--out", "y", "--encoders", "toy", "--vae", "z"], "cannot be combined"),
         (["--root", ".", "--out", "y", "--layout", "heap"], "layout"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.datasets.listing import Listing
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.pose.drawing import draw_pose
+from xmdpt_cli.prepare.networks import find_networks
 from xmdpt_cli.prepare.pipeline import prepare_dataset, prepare_datasets
 from xmdpt_cli.storage.stores import LocalStore
 
@@ -155,6 +157,15 @@ def test_openpose_is_required_and_recorded(tmp_path: Path) -> None:
     prepare(without_keypoints(root), tmp_path / "out", detector=Detector())
     with pytest.raises(XmdptError, match="poses"):
         prepare(find_dataset(root), tmp_path / "out")  # published keypoints now
+
+
+def test_the_error_names_the_first_image_without_keypoints(tmp_path: Path) -> None:
+    listing = find_dataset(make_dataset(tmp_path / "raw"))
+    item = listing.split("train")[0]
+    del item.keypoints[VIEWS[1]], item.keypoints[VIEWS[2]]
+    first = min(item.views[view].name for view in VIEWS[1:])
+    with pytest.raises(XmdptError, match=f"2 of 19 images.* first being {re.escape(first)}"):
+        find_networks(listing, None, str(tmp_path / "no-openpose"))
 
 
 def test_a_killed_run_with_openpose_ends_with_the_same_bytes(tmp_path: Path) -> None:

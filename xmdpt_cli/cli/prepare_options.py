@@ -176,4 +176,7 @@ class PrepareOptions:
             )
         for size in self.outs:
             if size < 16 or size % 16:
-                raise ConfigError(f"--size must be a positive multiple of 16, not {size}")
+                raise ConfigError(
+                    f"--size must be a positive multiple of 16, not {size}",
+                    "the published sizes are --size 256 and --size 512",
+                )

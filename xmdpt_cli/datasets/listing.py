@@ -145,6 +145,15 @@ class Listing:
         """Number of images without keypoints, left to OpenPose."""
         return sum(len(g.views.keys() - g.keypoints.keys()) for g in self.items)
 
+    def first_without_keypoints(self) -> str:
+        """The name of the first image without keypoints, "" if all have them."""
+        names = (
+            item.views[view].name
+            for item in self.items
+            for view in item.views.keys() - item.keypoints.keys()
+        )
+        return min(names, default="")
+
     def digest(self) -> str:
         """sha256 over keys, views, image paths below the root, keypoints and pairs."""
         content = [

@@ -268,7 +268,7 @@ def _read(path: Path) -> Any:
         hint = f"name the file in it: {files[-1]}" if files else "name the published ema_*.pt file"
         raise XmdptError(f"{path} is a folder, not a checkpoint", hint)
     if not path.is_file():
-        raise XmdptError(f"no such checkpoint: {path}")
+        raise XmdptError(f"no such checkpoint: {path}", "name the published ema_*.pt file")
     check_whole(path, "download or copy the published ema_*.pt file again")
     if path.suffix != ".safetensors":
         return read_tensors(path, _AGAIN, "torch.save(checkpoint['ema'], 'ema.pt')")

@@ -42,6 +42,8 @@ def find_networks(
         unusable = [p.file for p in listing.problems if p.reason.startswith(UNUSABLE)]
         first = f", the first being {unusable[0]}" if unusable else ""
         broken = f"; {len(unusable)} keypoints files cannot be used{first}" if unusable else ""
+        if without < listing.images():
+            broken = f", the first being {listing.first_without_keypoints()}{broken}"
         needed.append(
             Needed(
                 "OpenPose",

@@ -122,12 +122,14 @@ def _parameters(
     train: int, test: int, views: int, seed: int, height: int, plain: bool
 ) -> dict[str, int]:
     if not 2 <= views <= len(VIEWS):
-        raise XmdptError(f"a person has 2 to {len(VIEWS)} views, not {views}")
+        raise XmdptError(
+            f"a person has 2 to {len(VIEWS)} views, not {views}", f"--views {len(VIEWS)}"
+        )
     if train < 1 or test < 1 or seed < 0:
         raise XmdptError(f"need at least 1 person to train and 1 to test, and a seed from 0 "
                          f"(got {train}, {test}, seed {seed})")  # fmt: skip
     if not 32 <= height <= 1101:
-        raise XmdptError(f"images are 32 to 1101 pixels high, not {height}")
+        raise XmdptError(f"images are 32 to 1101 pixels high, not {height}", "--height 256")
     return {"format": FORMAT, "people_train": train, "people_test": test, "views": views,
             "seed": seed, "height": height, "plain": int(plain)}  # fmt: skip
 

@@ -7,6 +7,7 @@ in a file is executed.
 from __future__ import annotations
 
 import json
+import pickle
 import re
 import zipfile
 from collections.abc import Mapping
@@ -151,6 +152,8 @@ def unreadable(path: Path, err: Exception, again: str, alone: str = STATE_ALONE)
     text = str(err).strip()
     if "Weights only load failed" in text:
         reason = "it holds other things than tensors"
+    elif isinstance(err, (KeyError, IndexError, pickle.UnpicklingError)):
+        reason = "it was not written by torch.save"  # torch's text is a number or a byte
     else:
         reason = text.splitlines()[0].split(". ")[0] if text else type(err).__name__
     return UnreadableError(path, reason, again)
