@@ -3,7 +3,7 @@
     xmdpt demo --out xmdpt-demo
     python docs/images/make.py xmdpt-demo
 
-Makes demo-sheet.jpg, prepare-report.png, metrics-page.png and ui.png.
+Makes demo-sheet.jpg, own-data-sheet.jpg, prepare-report.png, metrics-page.png and ui.png.
 Needs Chromium, and the extra ``dev``. Takes about one minute on two CPU cores.
 """
 
@@ -48,6 +48,9 @@ def save_report(chromium: Any, folder: Path) -> None:
     options = ["--root", "DeepFashion", "--size", "64", "--encoders", "toy", "--vae-steps", "60"]
     xmdpt("prepare", *options, cwd=folder)
     shot(chromium, (folder / "data/64/report.html").as_uri(), "prepare-report", height=900)
+    with Image.open(folder / "data/64/sheet.png") as sheet:
+        rows = sheet.convert("RGB").crop((0, 24, sheet.width, 384))  # the first two
+        rows.save(HERE / "own-data-sheet.jpg", quality=85)
 
 
 def save_metrics(chromium: Any, folder: Path) -> None:

@@ -29,7 +29,7 @@ def kitchen(_kitchen: tuple[Kitchen, Path], monkeypatch: pytest.MonkeyPatch) -> 
     """The kitchen, with small networks and the hub's cache; the environment is restored after."""
     kitchen, hub = _kitchen
     before = dict(os.environ)
-    docs_small.apply(monkeypatch.setitem, monkeypatch.setattr)
+    docs_small.apply(monkeypatch)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(hub))
     os.environ |= docs_small.variables() | {
         "HF_HUB_CACHE": str(hub),

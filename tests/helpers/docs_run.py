@@ -36,7 +36,6 @@ SECONDS = 240
 #: what a line may not contain unless its block is `not run`
 NEEDS_A_REASON = re.compile(r"\b(pip|pipx|uv|git|conda|hf|curl|wget|unzip|ssh|scp)\b .")
 _SHELL = re.compile(r"[|<>&;`$*~{]")
-_ASSIGNMENT = re.compile(r"^([A-Z][A-Z0-9_]*)=(.*)$")
 
 Printed = Callable[[], str]  # what was printed since the last call
 
@@ -72,7 +71,7 @@ def run_line(line: str, at: str, printed: Printed) -> None:
     if words[0] == "cd" and len(words) == 2:
         os.chdir(words[1])
     elif words[0] == "export":
-        os.environ.update(word.split("=", 1) for word in words[1:])
+        os.environ.update(dict(word.split("=", 1) for word in words[1:]) | docs_small.variables())
     elif words[0] == "xmdpt" and not _SHELL.search(line):
         code = run_xmdpt(docs_small.small(words[1:]))
         if code:

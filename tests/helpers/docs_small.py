@@ -13,8 +13,10 @@ import os
 import re
 import runpy
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
+
+import pytest
 
 #: (depth, width, heads), all different, so that a size is recognised by its weights
 SIZES = {"S": (4, 64, 2), "B": (4, 96, 3), "L": (4, 160, 5), "XL": (4, 192, 6)}
@@ -73,8 +75,8 @@ def small(arguments: Sequence[str]) -> list[str]:
     return words
 
 
-def apply(set_item: Callable[[dict[Any, Any], Any, Any], None], set_attribute: Any) -> None:
-    """Make the networks small in this process, by ``monkeypatch.setitem`` and ``.setattr``."""
+def apply(patch: pytest.MonkeyPatch) -> None:
+    """Make the networks small in this process, and OpenPose one that sees somebody everywhere."""
     from stick_people import with_network
 
     from xmdpt_cli.bench import machine
@@ -82,11 +84,11 @@ def apply(set_item: Callable[[dict[Any, Any], Any, Any], None], set_attribute: A
     from xmdpt_cli.model import SIZES as REAL
 
     for name, size in SIZES.items():
-        set_item(REAL, name, size)
-    set_item(machine._SIDE, "cpu", 256)
-    set_item(machine._COPIED, "cpu", 1 << 20)
-    set_attribute("xmdpt_cli.bench.timing._TURN", 1e-9)
-    set_attribute(OpenPose, "load", staticmethod(lambda *a, **k: with_network(_somebody())))
+        patch.setitem(REAL, name, size)
+    patch.setitem(machine._SIDE, "cpu", 256)
+    patch.setitem(machine._COPIED, "cpu", 1 << 20)
+    patch.setattr("xmdpt_cli.bench.timing._TURN", 1e-9)
+    patch.setattr(OpenPose, "load", lambda *_, **__: with_network(_somebody()))
 
 
 def _somebody() -> Any:
@@ -101,26 +103,16 @@ def _somebody() -> Any:
 
 
 def main() -> int | None:
-    def set_item(table: dict[Any, Any], key: Any, value: Any) -> None:
-        table[key] = value
-
-    def set_attribute(owner: Any, name: Any, value: Any = None) -> None:
-        if isinstance(owner, str):
-            module, _, attribute = owner.rpartition(".")
-            owner, name, value = sys.modules[module], attribute, name
-        setattr(owner, name, value)
-
     program, *arguments = sys.argv[2:]
     if program == "torchrun":
         return torchrun(arguments)
-    import xmdpt_cli.bench.timing  # noqa: F401
-
-    apply(set_item, set_attribute)
+    apply(pytest.MonkeyPatch())
     if program == "python" and arguments[:2] == ["-m", "xmdpt_cli"]:
         program, arguments = "xmdpt", arguments[2:]
     if program == "xmdpt":
         from xmdpt_cli.__main__ import main as command_line
 
+        os.environ.update(variables())  # a line may set them: XMDPT_TRAIN_STEPS=1000 xmdpt train
         sys.argv = ["xmdpt", *small(arguments)]
         return command_line()
     if arguments[0] == "-c":
