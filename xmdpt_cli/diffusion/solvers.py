@@ -22,7 +22,7 @@ SOLVERS = ("ddim", "dpmpp-2m", "unipc")
 #: how the timesteps are chosen
 SPACINGS = ("linspace", "trailing", "logsnr")
 #: the published list of timesteps for the published solver; second-order solvers want even steps
-#: of the signal-to-noise ratio (measured by ``examples/experiments/solvers.py``; README)
+#: of the signal-to-noise ratio (``examples/experiments/solvers.py``; docs/faster-sampling.md)
 SPACING_OF = {"ddim": "linspace", "dpmpp-2m": "logsnr", "unipc": "logsnr"}
 
 
