@@ -1,4 +1,4 @@
-"""A page's own folder and environment, and the kitchen that fills the folder."""
+"""A page's own folder and environment, and the items that it can ask for."""
 
 from __future__ import annotations
 
@@ -11,23 +11,25 @@ import docs_small
 import huggingface_hub.constants
 import pytest
 from docs_run import run_line
-from docs_workspace import Kitchen, make_hub
+from docs_workspace import WorkspaceItems, make_hub
 
 REPO = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="session")
-def _kitchen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Kitchen, Path]]:
+def _items(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[WorkspaceItems, Path]]:
     folder = tmp_path_factory.mktemp("docs")
     hub = make_hub(folder / "hub")
-    yield Kitchen(folder / "kitchen", lambda line: run_line(line, "ingredient", str)), hub
+    yield WorkspaceItems(folder / "items", lambda line: run_line(line, "workspace item", str)), hub
     shutil.rmtree(folder)
 
 
 @pytest.fixture
-def kitchen(_kitchen: tuple[Kitchen, Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[Kitchen]:
-    """The kitchen, with small networks and the hub's cache; the environment is restored after."""
-    kitchen, hub = _kitchen
+def items(
+    _items: tuple[WorkspaceItems, Path], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[WorkspaceItems]:
+    """The items, with small networks and the hub's cache; the environment is restored after."""
+    items, hub = _items
     before = dict(os.environ)
     docs_small.apply(monkeypatch)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(hub))
@@ -35,7 +37,7 @@ def kitchen(_kitchen: tuple[Kitchen, Path], monkeypatch: pytest.MonkeyPatch) -> 
         "HF_HUB_CACHE": str(hub),
         "DOCS_COMMANDS": str(hub.parent / "commands"),
     }
-    yield kitchen
+    yield items
     os.environ.clear()
     os.environ.update(before)
 

@@ -9,7 +9,7 @@ import docs_small
 import pytest
 from docs_blocks import PageError, commands, read_page
 from docs_run import run_page
-from docs_workspace import Kitchen
+from docs_workspace import WorkspaceItems
 
 from xmdpt_cli.model import SIZES
 
@@ -82,9 +82,9 @@ FAULTS = {
         '```toml title="recip.toml"\n[train]\n```\n```bash\nxmdpt train --config recipe.toml\n```',
         "page.md:5: xmdpt train --config recipe.toml\nexit code 2",
     ),
-    "an unknown ingredient": (
+    "an unknown workspace item": (
         "<!-- workspace: person.jpg horse.jpg -->",
-        "page.md: no such ingredient: horse.jpg; there are DeepFashion, ",
+        "page.md: no such workspace item: horse.jpg; there are DeepFashion, ",
     ),
     "an unknown reason": (
         "<!-- not run: no time -->\n```bash\nls\n```",
@@ -99,26 +99,28 @@ FAULTS = {
 }
 
 
-def run(path: Path, kitchen: Kitchen, workspace: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def run(
+    path: Path, items: WorkspaceItems, workspace: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     page = read_page(path)
-    kitchen.serve(page, workspace)
+    items.copy_into(workspace, page)
     run_page(page, workspace, lambda: "".join(capfd.readouterr()))
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_found_and_named(
-    fault: str, kitchen: Kitchen, workspace: Path, capfd: pytest.CaptureFixture[str]
+    fault: str, items: WorkspaceItems, workspace: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     text, message = FAULTS[fault]
     path = workspace / "page.md"
     path.write_text(textwrap.dedent(text))
     with pytest.raises(PageError) as err:
-        run(path, kitchen, workspace, capfd)
+        run(path, items, workspace, capfd)
     assert str(err.value).removeprefix(f"{workspace}/").startswith(message)
 
 
 def test_a_page_that_is_right(
-    kitchen: Kitchen, workspace: Path, capfd: pytest.CaptureFixture[str]
+    items: WorkspaceItems, workspace: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (workspace / "page.md").write_text(
         textwrap.dedent("""
@@ -156,7 +158,7 @@ def test_a_page_that_is_right(
         ```
         """)
     )
-    run(workspace / "page.md", kitchen, workspace, capfd)
+    run(workspace / "page.md", items, workspace, capfd)
     assert (workspace / "another.jpg").exists()
 
 
@@ -175,9 +177,9 @@ def test_values_are_made_small() -> None:
     assert docs_small.variables()["XMDPT_FINETUNE_VAE_BATCH_SIZE"] == "2"
 
 
-def test_the_sizes_are_real_again_after_a_page(kitchen: Kitchen) -> None:
+def test_the_sizes_are_small_for_a_page(items: WorkspaceItems) -> None:
     assert SIZES["B"] == docs_small.SIZES["B"]
 
 
-def test_the_sizes_are_real_outside_of_a_page() -> None:
+def test_the_sizes_are_real_after_a_page() -> None:
     assert SIZES["B"] == (12, 768, 12)

@@ -11,7 +11,7 @@ from pathlib import Path
 import docs_run
 import pytest
 from docs_blocks import PageError, read_page
-from docs_workspace import Kitchen
+from docs_workspace import WorkspaceItems
 
 REPO = Path(__file__).resolve().parents[2]
 PAGES = [REPO / "README.md", *sorted((REPO / "docs").glob("**/*.md"))]
@@ -20,12 +20,12 @@ NAMES = [path.relative_to(REPO).with_suffix("").as_posix().removeprefix("docs/")
 
 @pytest.mark.parametrize("path", PAGES, ids=NAMES)
 def test_the_blocks_of_a_page_run(
-    path: Path, kitchen: Kitchen, workspace: Path, capfd: pytest.CaptureFixture[str]
+    path: Path, items: WorkspaceItems, workspace: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     fault = ""
     try:
         page = read_page(path)
-        kitchen.serve(page, workspace)
+        items.copy_into(workspace, page)
         docs_run.run_page(page, workspace, lambda: "".join(capfd.readouterr()))
     except PageError as err:
         fault = str(err)

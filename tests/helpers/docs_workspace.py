@@ -1,7 +1,7 @@
 """What a page's ``<!-- workspace: ... -->`` can ask for, and the networks that pages name.
 
-``Kitchen`` makes each ingredient once, with the product's own code, in one folder; a page gets
-copies. An ingredient is a function ``make_NAME(kitchen)`` in INGREDIENTS that writes its path.
+``WorkspaceItems`` makes each item once, with the product's own code, in one folder; a page gets
+copies. An item is a function ``make_NAME(items)`` in ITEMS that writes its path.
 """
 
 from __future__ import annotations
@@ -25,30 +25,33 @@ PHOTOGRAPH = (176, 256)
 REPO = Path(__file__).resolve().parents[2]
 
 
-class Kitchen:
-    """A folder with ingredients; ``run`` runs ``xmdpt`` in it (small) and must not fail."""
+class WorkspaceItems:
+    """A folder with the items that were made. ``run`` runs a line of ``xmdpt``, or raises."""
 
     def __init__(self, folder: Path, run: Callable[[str], None]) -> None:
         self.folder, self.run = folder, run
         folder.mkdir(parents=True)
 
-    def serve(self, page: Page, workspace: Path) -> None:
-        """Copy a page's ingredients into its workspace. PageError for an unknown one."""
+    def copy_into(self, workspace: Path, page: Page) -> None:
+        """Copy the items of a page into its workspace. PageError for an unknown one."""
         for name in page.workspace:
-            if name not in INGREDIENTS:
-                known = ", ".join(INGREDIENTS)
-                raise PageError(f"{page.path}: no such ingredient: {name}; there are {known}")
-            copy(self.need(name), workspace / name)
+            if name not in ITEMS:
+                known = ", ".join(ITEMS)
+                raise PageError(f"{page.path}: no such workspace item: {name}; there are {known}")
+            copy(self.make(name), workspace / name)
 
-    def need(self, name: str) -> Path:
-        """The path of an ingredient, made if it is not there yet."""
-        make = INGREDIENTS[name]
+    def make(self, name: str) -> Path:
+        """The path of an item, made if it is not there yet."""
+        make = ITEMS[name]
         path = self.folder / name
         if not path.exists():
             before = Path.cwd()
             os.chdir(self.folder)
             try:
                 make(self)
+            except BaseException:
+                shutil.rmtree(path, ignore_errors=True)  # no half of it for other pages
+                raise
             finally:
                 os.chdir(before)
             assert path.exists(), f"{name} was not written"
@@ -69,14 +72,14 @@ def copy(source: Path, target: Path) -> None:
         one(str(source), str(target))
 
 
-# ingredients: written into the current folder
+# items: written into the current folder
 
 
-def make_deepfashion(kitchen: Kitchen) -> None:
-    kitchen.run("xmdpt synth --out DeepFashion --people 2 --test-people 2 --views 2")
+def make_deepfashion(items: WorkspaceItems) -> None:
+    items.run("xmdpt synth --out DeepFashion --people 2 --test-people 2 --views 2")
 
 
-def make_my_people(kitchen: Kitchen) -> None:
+def make_my_people(items: WorkspaceItems) -> None:
     """my-people/NAME/VIEW.jpg, each with its keypoints VIEW.json beside it."""
     for hue, name in enumerate(("anna", "ben", "carla")):
         folder = Path("my-people", name)
@@ -87,25 +90,25 @@ def make_my_people(kitchen: Kitchen) -> None:
             write_pose(folder / f"{view}.json", pose, PHOTOGRAPH)
 
 
-def make_data(kitchen: Kitchen) -> None:
-    kitchen.need("DeepFashion")
-    kitchen.run("xmdpt prepare --root DeepFashion --out data/256")
+def make_data(items: WorkspaceItems) -> None:
+    items.make("DeepFashion")
+    items.run("xmdpt prepare --root DeepFashion --out data/256")
 
 
-def make_run(size: str) -> Callable[[Kitchen], None]:
-    def make(kitchen: Kitchen) -> None:
-        kitchen.need("data/256")
-        kitchen.run(f"xmdpt train --size {size} --data data/256 --out runs/{size}")
+def make_run(size: str) -> Callable[[WorkspaceItems], None]:
+    def make(items: WorkspaceItems) -> None:
+        items.make("data/256")
+        items.run(f"xmdpt train --size {size} --data data/256 --out runs/{size}")
 
     return make
 
 
-def make_samples(kitchen: Kitchen) -> None:
-    kitchen.need("runs/B")
-    kitchen.run("xmdpt sample --model runs/B --data data/256 --out samples/B")
+def make_samples(items: WorkspaceItems) -> None:
+    items.make("runs/B")
+    items.run("xmdpt sample --model runs/B --data data/256 --out samples/B")
 
 
-def make_checkpoint(kitchen: Kitchen) -> None:
+def make_checkpoint(items: WorkspaceItems) -> None:
     from xmdpt_cli.model import XMDPT
     from xmdpt_cli.model.published import to_published
 
@@ -114,12 +117,12 @@ def make_checkpoint(kitchen: Kitchen) -> None:
         torch.save(to_published(XMDPT.from_size("S")), "ema_0.9999_300000.pt")
 
 
-def make_converted(kitchen: Kitchen) -> None:
-    kitchen.need("ema_0.9999_300000.pt")
-    kitchen.run("xmdpt convert ema_0.9999_300000.pt --out models/S")
+def make_converted(items: WorkspaceItems) -> None:
+    items.make("ema_0.9999_300000.pt")
+    items.run("xmdpt convert ema_0.9999_300000.pt --out models/S")
 
 
-def make_vae(kitchen: Kitchen) -> None:
+def make_vae(items: WorkspaceItems) -> None:
     """A VAE in diffusers format with another decoder than the published one's."""
     save_vae(Path("vae-deepfashion"), seed=1)
 
@@ -128,7 +131,7 @@ def photograph(hue: int = 0) -> object:
     return person(hue, *PHOTOGRAPH)
 
 
-def make_walk(kitchen: Kitchen) -> None:
+def make_walk(items: WorkspaceItems) -> None:
     """OpenPose's form, a sequence of four frames."""
     width, height = PHOTOGRAPH
     frames = []
@@ -139,7 +142,7 @@ def make_walk(kitchen: Kitchen) -> None:
     Path("walk.json").write_text(json.dumps(walk))
 
 
-def make_pose_image(kitchen: Kitchen) -> None:
+def make_pose_image(items: WorkspaceItems) -> None:
     from PIL import Image
 
     from xmdpt_cli.pose.drawing import draw_pose
@@ -147,11 +150,11 @@ def make_pose_image(kitchen: Kitchen) -> None:
     Image.fromarray(draw_pose(FIGURE * 256, 256)).save("pose.png")
 
 
-def make_list(kitchen: Kitchen) -> None:
+def make_list(items: WorkspaceItems) -> None:
     Path("list.csv").write_text("source,pose\nperson.jpg,pose.json\nperson2.jpg,pose.json\n")
 
 
-INGREDIENTS: dict[str, Callable[[Kitchen], object]] = {
+ITEMS: dict[str, Callable[[WorkspaceItems], object]] = {
     "DeepFashion": make_deepfashion,
     "my-people": make_my_people,
     "data/256": make_data,
@@ -161,13 +164,13 @@ INGREDIENTS: dict[str, Callable[[Kitchen], object]] = {
     "models/S": make_converted,
     "ema_0.9999_300000.pt": make_checkpoint,
     "vae-deepfashion": make_vae,
-    "person.jpg": lambda kitchen: photograph(0).save("person.jpg"),
-    "person2.jpg": lambda kitchen: photograph(1).save("person2.jpg"),
-    "pose.json": lambda kitchen: write_pose(Path("pose.json"), leaning(0.05), PHOTOGRAPH),
+    "person.jpg": lambda items: photograph(0).save("person.jpg"),
+    "person2.jpg": lambda items: photograph(1).save("person2.jpg"),
+    "pose.json": lambda items: write_pose(Path("pose.json"), leaning(0.05), PHOTOGRAPH),
     "walk.json": make_walk,
     "pose.png": make_pose_image,
     "list.csv": make_list,
-    "keypoints": lambda kitchen: copy(REPO / "docs/keypoints", Path("keypoints")),
+    "keypoints": lambda items: copy(REPO / "docs/keypoints", Path("keypoints")),
 }
 
 
