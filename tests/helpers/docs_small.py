@@ -79,16 +79,21 @@ def apply(patch: pytest.MonkeyPatch) -> None:
     """Make the networks small in this process, and OpenPose one that sees somebody everywhere."""
     from stick_people import with_network
 
-    from xmdpt_cli.bench import machine
     from xmdpt_cli.encoders.openpose import OpenPose
     from xmdpt_cli.model import SIZES as REAL
 
     for name, size in SIZES.items():
         patch.setitem(REAL, name, size)
+    patch.setattr(OpenPose, "load", lambda *_, **__: with_network(_somebody()))
+
+
+def apply_to_bench(patch: pytest.MonkeyPatch) -> None:
+    """One call per turn, and small probes of the machine."""
+    from xmdpt_cli.bench import machine, timing
+
     patch.setitem(machine._SIDE, "cpu", 256)
     patch.setitem(machine._COPIED, "cpu", 1 << 20)
-    patch.setattr("xmdpt_cli.bench.timing._TURN", 1e-9)
-    patch.setattr(OpenPose, "load", lambda *_, **__: with_network(_somebody()))
+    patch.setattr(timing, "_TURN", 1e-9)
 
 
 def _somebody() -> Any:
@@ -107,6 +112,8 @@ def main() -> int | None:
     if program == "torchrun":
         return torchrun(arguments)
     apply(pytest.MonkeyPatch())
+    if "bench" in arguments:
+        apply_to_bench(pytest.MonkeyPatch())
     if program == "python" and arguments[:2] == ["-m", "xmdpt_cli"]:
         program, arguments = "xmdpt", arguments[2:]
     if program == "xmdpt":
