@@ -39,8 +39,6 @@ ON_A_LINE: dict[str, dict[str, str]] = {
     "sample": {"steps": "3"},
     "bench scale": {"steps": "1"},
 }
-#: scripts of examples/ and what is added to their lines
-SCRIPTS = {"gpu_check.py": ["--small", "--parts", "sampling-S"]}
 #: the networks of the metrics have random weights
 VARIABLES = {
     "XMDPT_EVALUATE_ALEXNET_WEIGHTS": "toy",
@@ -130,7 +128,7 @@ def main() -> int | None:
         runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
     else:
         script = arguments[0]
-        sys.argv = [script, *arguments[1:], *SCRIPTS.get(os.path.basename(script), [])]
+        sys.argv = [script, *arguments[1:]]
         sys.path[0] = os.path.dirname(os.path.abspath(script))
         runpy.run_path(script, run_name="__main__")
     return 0
