@@ -58,7 +58,7 @@ def find_dataset(
         what = "is not a folder" if root.exists() else "does not exist"
         raise XmdptError(
             f"the dataset root {root} {what}",
-            "--root is a folder: that of DeepFashion (it contains img_highres/ and the lists), or of "
+            "--root is a folder: that of DeepFashion (it has img_highres/ and the lists), or of "
             "your own images, one folder per person: anna/front.jpg",
         )
     reader = _surest(root) if layout == AUTO else READERS[layout]
