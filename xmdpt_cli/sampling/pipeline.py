@@ -114,7 +114,7 @@ class XMDPTPipeline:
         return self.sampler.sampling_config(**given)
 
     def find_pose(self, image: ImageLike) -> Keypoints:
-        """Joints (18, 2) of the largest person: x, y as fractions of the image; XmdptError if none."""
+        """(18, 2) fractions x, y of the image: the largest person's joints; XmdptError if none."""
         (pose,) = read_pose(image, self.resolution, self.encoders.find_openpose)
         return pose.keypoints / self.resolution
 
