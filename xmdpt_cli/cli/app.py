@@ -117,6 +117,11 @@ def main() -> int:
     return run(arguments)
 
 
+#: the hint after an interrupt, and that of the commands that do not resume
+RESUMES = "completed work is kept: run the same command again to resume"
+AFTER_INTERRUPT = {"bench": "no measurement was saved", "ui": "the page had not started yet"}
+
+
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code."""
     with interrupts.listening():
@@ -129,14 +134,8 @@ def run(arguments: list[str]) -> int:
 def _interrupted(arguments: list[str]) -> int:
     """Print the error; returns the exit code, 128 + the number of the signal."""
     if os.environ.get("RANK", "0") == "0":
-        again = "completed work is kept: run the same command again to resume"
-        error("interrupted", again if _resumes(arguments) else "no measurement was saved")
+        error("interrupted", AFTER_INTERRUPT.get(arguments[0] if arguments else "", RESUMES))
     return 128 + (interrupts.received() or signal.SIGINT)
-
-
-def _resumes(arguments: list[str]) -> bool:
-    """Whether the same command resumes; timings of incomplete rounds cannot be used."""
-    return arguments[:1] != ["bench"]
 
 
 def _run(arguments: list[str]) -> int:
