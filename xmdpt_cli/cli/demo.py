@@ -54,7 +54,7 @@ def demo(
 ) -> None:
     """Run the complete workflow on synthetic people, in minutes.
 
-    Renders people, prepares, trains, samples and evaluates in about 5 minutes, without downloads.
+    Renders people, prepares, trains, samples and evaluates in about 3 minutes, without downloads.
     """
     quiet_libraries()
     started = time.perf_counter()

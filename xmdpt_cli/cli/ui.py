@@ -126,7 +126,7 @@ def _choose(talk: Talk, model: str | None, vae: str | None) -> tuple[str, str | 
         if found is None:
             raise ConfigError(
                 "no model in runs/ or models/, and no demo model in xmdpt-demo/",
-                "make one: xmdpt demo (5 minutes); or name one: xmdpt ui --model RUN",
+                "make one: xmdpt demo (3 minutes); or name one: xmdpt ui --model RUN",
             )
         talk.say(f"model: {found} (from xmdpt demo)")
         return str(found), vae

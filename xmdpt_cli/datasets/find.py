@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from xmdpt_cli.datasets.deepfashion import IMAGES_WANTED, DeepFashion, unpack_hint
+from xmdpt_cli.datasets.deepfashion import DeepFashion, unpack_hint
 from xmdpt_cli.datasets.folders import PersonFolders
 from xmdpt_cli.datasets.layouts import read_places
 from xmdpt_cli.datasets.listing import Listing
@@ -56,7 +56,11 @@ def find_dataset(
     root = Path(root)
     if not root.is_dir():
         what = "is not a folder" if root.exists() else "does not exist"
-        raise XmdptError(f"the dataset root {root} {what}", IMAGES_WANTED)
+        raise XmdptError(
+            f"the dataset root {root} {what}",
+            "--root is a folder: that of DeepFashion (it has img_highres/ and the lists), or of "
+            "your own images, one folder per person: anna/front.jpg",
+        )
     reader = _surest(root) if layout == AUTO else READERS[layout]
     listing = reader.read(root, options)
     pose = "openpose" if detect else AUTO
