@@ -201,7 +201,7 @@ class PairDataset:
         return out[0]
 
     def image(self, key: str, view: str) -> ImageArray:
-        """The prepared image, (resolution, resolution, 3)."""
+        """The prepared image, uint8 RGB (resolution, resolution, 3)."""
         return self.image_of(self.table.row(key, view))
 
     def image_of(self, row: int) -> ImageArray:

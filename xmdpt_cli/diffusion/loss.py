@@ -17,14 +17,23 @@ LINEAR = Schedule()
 
 
 class Losses(NamedTuple):
-    """The total, which is minimised, and its terms (N,), detached and unweighted."""
+    """The total, which is minimised, and its terms (N,), detached and unweighted.
 
-    total: Tensor  # mean(loss) + mean(masked loss), paper eq. 5
+    Args:
+        total: (), mean(mse + vb) + mean(masked_mse + masked_vb), paper eq. 5.
+        mse: Squared error of the prediction.
+        vb: Variational bound in bits per dimension.
+        masked_mse: The same of the masked pass; None: there was no such pass.
+        masked_vb: The same of the masked pass.
+        repa: Cosine similarity of hidden tokens and REPA's target; None: REPA is off.
+    """
+
+    total: Tensor
     mse: Tensor
     vb: Tensor
     masked_mse: Tensor | None = None
     masked_vb: Tensor | None = None
-    repa: Tensor | None = None  # cosine similarity of hidden tokens and REPA's target
+    repa: Tensor | None = None
 
 
 def training_loss(

@@ -94,11 +94,17 @@ def factor(cov: Floats) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class FeatureDistribution:
-    """Statistics of the features of a set of images, for FID and KID."""
+    """Statistics of the features of a set of images, for FID and KID.
 
-    mean: Floats  # (D,)
-    cov: Floats  # (D, D)
-    features: NDArray[np.float32] | None = None  # (N, D), which only KID needs
+    Args:
+        mean: (D,).
+        cov: (D, D).
+        features: (N, D), which only KID needs.
+    """
+
+    mean: Floats
+    cov: Floats
+    features: NDArray[np.float32] | None = None
 
     @classmethod
     def of(cls, features: NDArray[np.float32]) -> FeatureDistribution:

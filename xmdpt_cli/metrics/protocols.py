@@ -41,20 +41,36 @@ PCDMS_BATCHES = {"fid": 128, "lpips": 64}
 
 @dataclass(frozen=True)
 class Protocol:
-    """``ground_truth`` also serves the reference set and the source images: all are photographs."""
+    """What is compared by which formulas. A ``Path`` is a function that resizes an image:
+    uint8 (H, W, 3) -> (h, w, 3) on 0 to 255, uint8 or floats.
+
+    Args:
+        name: As in ``xmdpt evaluate --protocol``.
+        size: (H, W) of what is compared; None: as the images are.
+        ground_truth: Of the ground truth, the reference set and the source images.
+        generated: Of the generated images.
+        published: Values compare with papers if the inputs are the papers' too.
+        square: The square PNG that the two paths start from.
+        pixelwise: What all but LPIPS and FID compare; None: as above.
+        sigma: Of ssim_256's Gaussian: 1.5 in GFLA, PoCoLD, CFLD; 1.2 in PIDM, PCDMs.
+        wang: SSIM of Wang et al., instead of the two of this field.
+        lpips_signed: LPIPS on [-1, 1], as it was trained; else on [0, 1].
+        inception: FID's network: "torchvision" (ImageNet) or "tensorflow".
+        batches: Kind of metric -> batch size of a published evaluator that leaves out a last
+            partial batch.
+    """
 
     name: str
-    size: tuple[int, int] | None  # (H, W) of what is compared; None: as the images are
+    size: tuple[int, int] | None
     ground_truth: Path
     generated: Path
-    published: bool  # values compare with papers if the inputs are the papers' too
-    square: Path | None = None  # the square PNG that the two paths start from
-    pixelwise: Path | None = None  # what all but LPIPS and FID compare, where not the above
-    sigma: float = 1.5  # of ssim_256's Gaussian: 1.5 in GFLA, PoCoLD, CFLD; 1.2 in PIDM, PCDMs
-    wang: bool = False  # SSIM of Wang et al., instead of the two of this field
-    lpips_signed: bool = True  # LPIPS on [-1, 1], as it was trained; else on [0, 1]
-    inception: str = "torchvision"  # FID's network: torchvision's ImageNet one, or "tensorflow"
-    # kind of metric -> batch size of a published evaluator that leaves out a last partial batch
+    published: bool
+    square: Path | None = None
+    pixelwise: Path | None = None
+    sigma: float = 1.5
+    wang: bool = False
+    lpips_signed: bool = True
+    inception: str = "torchvision"
     batches: Mapping[str, int] = field(default_factory=dict)
 
 

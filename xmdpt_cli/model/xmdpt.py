@@ -289,7 +289,8 @@ class XMDPT(
 
     @classmethod
     def from_size(cls, size: str, **overrides: Any) -> XMDPT:
-        """``XMDPT.from_size("S", latent_size=64)``: a key of SIZES, the rest as in ``__init__``."""
+        """``XMDPT.from_size("S", latent_size=64)``: "tiny", "S", "B", "L" or "XL", the rest as in
+        ``__init__``. ConfigError for another size."""
         if size not in SIZES:
             raise ConfigError(f"no such size: {size!r}", f"choose one of {', '.join(SIZES)}")
         depth, width, heads = SIZES[size]
@@ -377,7 +378,8 @@ class XMDPT(
         cfg_scales: Sequence[float],
         tokens: TokenConditions | None = None,
     ) -> Callable[[Tensor, int], Tensor]:
-        """Guided predictions for the steps of a sampler: see ``fast.Denoiser``."""
+        """Guided predictions for the steps of a sampler: (x (N, C, h, w), number of the step) ->
+        (N, 2C, h, w). ``timesteps`` and ``cfg_scales`` have one value for each step."""
         return Denoiser(self, condition, timesteps, cfg_scales, tokens)
 
     @property

@@ -66,16 +66,27 @@ class Pose:
 
 @dataclass(frozen=True)
 class InputOptions:
-    """How source images and poses are read. Raises ConfigError for a value that is not allowed."""
+    """How source images and poses are read. Raises ConfigError for a value that is not allowed.
 
-    fit: Fit = "auto"  # of source images: "squash", "pad", "person" or "auto" (``pose/framing.py``)
-    pose_fit: Fit = "auto"  # of poses
-    person: int | None = None  # which of several people in a source image, 1 the largest
-    pose_person: int | None = None  # which of several people in a pose
-    #: (width, height) of the image of pose keypoints in pixels whose file does not state it
+    Args:
+        fit: How source images are fitted: "squash", "pad", "person" or "auto" (chooses for each).
+        pose_fit: The same for poses.
+        person: Which of several people in a source image, 1 the largest; None: the largest.
+        pose_person: The same for a pose.
+        pose_size: (width, height) in pixels of the image that pose keypoints refer to, if their
+            file does not state it; None: the image of the same name, else the source's size.
+        min_score: Joints of a file with a lower score are missing; 0 to 1, by default 0.1.
+        empty_frames: Frames of a sequence without the person: "skip" leaves them out, "hold"
+            repeats the previous pose.
+    """
+
+    fit: Fit = "auto"
+    pose_fit: Fit = "auto"
+    person: int | None = None
+    pose_person: int | None = None
     pose_size: tuple[int, int] | None = None
-    min_score: float = MIN_SCORE  # joints of a file with a lower score are missing
-    empty_frames: EmptyFrames = "skip"  # or "hold": frames of a sequence without the person
+    min_score: float = MIN_SCORE
+    empty_frames: EmptyFrames = "skip"
 
     def __post_init__(self) -> None:
         check_fit_name(self.fit)

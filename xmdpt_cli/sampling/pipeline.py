@@ -114,7 +114,7 @@ class XMDPTPipeline:
         return self.sampler.sampling_config(**given)
 
     def find_pose(self, image: ImageLike) -> Keypoints:
-        """Fractions (18, 2) of the largest person; XmdptError if none."""
+        """(18, 2) fractions x, y of the image: the largest person's joints; XmdptError if none."""
         (pose,) = read_pose(image, self.resolution, self.encoders.find_openpose)
         return pose.keypoints / self.resolution
 
@@ -184,7 +184,11 @@ class XMDPTPipeline:
         return images
 
     def save_pretrained(self, folder: str | Path, include: Sequence[str] | None = None) -> None:
-        """Write a folder that ``from_pretrained`` loads on any machine."""
+        """Write a folder that ``from_pretrained`` loads on any machine.
+
+        ``include``: which of "vae", "source" and "pose" are written; None: the VAE and the
+        encoders that are not on the hub. Raises XmdptError for another name.
+        """
         hub.save(Path(folder), self.sampler, self.encoders, include)
 
     def push_to_hub(
@@ -195,7 +199,11 @@ class XMDPTPipeline:
         private: bool = False,
         token: str | None = None,
     ) -> str:
-        """Publish as ``repo_id``; returns its URL. ``metrics``: a metrics.json."""
+        """Publish on the Hugging Face hub as ``repo_id``, with a model card; returns its URL.
+
+        ``metrics``: a metrics.json of ``xmdpt evaluate``, shown in the card. ``token``: None uses
+        that of ``hf auth login``.
+        """
         return hub.push(
             repo_id, self.sampler, self.encoders, metrics=metrics, private=private, token=token
         )

@@ -29,15 +29,25 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """The arguments of ``diffusion.sample``, and the seed; a model folder stores its defaults."""
+    """The settings of ``sample`` and the seed; a model folder stores its defaults.
+
+    Args:
+        steps: Number of steps.
+        guidance: Scale gamma of classifier-free guidance (paper eq. 6); 1: no guidance.
+        power: Power alpha of the guidance schedule (paper eq. 6).
+        seed: Seed of the noise.
+        solver: "ddim", "dpmpp-2m" or "unipc".
+        spacing: How the timesteps are chosen, as in ``sample``.
+        interval: Range of t / 1000 in which guidance is used.
+    """
 
     steps: int
-    guidance: float  # cfg scale gamma, paper eq. 6
-    power: float  # alpha of the guidance schedule, paper eq. 6
+    guidance: float
+    power: float
     seed: int = 0
     solver: str = "ddim"
     spacing: str = "linspace"
-    interval: tuple[float, float] = (0.0, 1.0)  # of t / 1000 in which guidance is used
+    interval: tuple[float, float] = (0.0, 1.0)
 
 
 #: the paper's sampling (sec. 4.1; power 0.01 for the best SSIM and LPIPS, 1.0 for the best FID)
@@ -45,7 +55,11 @@ PAPER = SamplingConfig(50, 2.0, 0.01)
 
 
 class Sampler:
-    """An XMDPT with its noise schedule, on one device and in one precision."""
+    """An XMDPT with its noise schedule, on one device and in one precision.
+
+    Latents in, latents out: ``XMDPTPipeline`` adds the encoders. ``metadata``: what the model
+    folder stores beside the weights, with the sampling defaults.
+    """
 
     def __init__(self, model: XMDPT, schedule: Schedule, metadata: dict[str, Any]) -> None:
         self.model, self.schedule = model.eval().requires_grad_(False), schedule
