@@ -182,11 +182,17 @@ class TDNet(nn.Module):
 
 
 class Mask(NamedTuple):
-    """Which tokens of each row the masked pass sees (as in MAE)."""
+    """Which tokens of each row the masked pass sees (as in MAE).
 
-    ids_keep: Tensor  # (N, K) grid positions of the kept tokens
-    ids_mask: Tensor  # (N, T - K) grid positions of the masked tokens
-    ids_restore: Tensor  # (N, T) where each grid position stands in [ids_keep, ids_mask]
+    Args:
+        ids_keep: (N, K) grid positions of the kept tokens.
+        ids_mask: (N, T - K) grid positions of the masked tokens.
+        ids_restore: (N, T) where each grid position stands in [ids_keep, ids_mask].
+    """
+
+    ids_keep: Tensor
+    ids_mask: Tensor
+    ids_restore: Tensor
 
     @classmethod
     def random(cls, token_noise: Tensor, mask_ratio: float) -> Mask:

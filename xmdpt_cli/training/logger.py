@@ -31,8 +31,9 @@ MAX_WAIT = 0.10  # share of the time, above which a warning is given
 # The share is taken over this many seconds and steps: the loop always waits for the first batches.
 WARN_SECONDS, WARN_STEPS = 30.0, 20
 WAITING_HINT = (
-    "Put the shards on a local disk, keep their tokens in fp8 (xmdpt prepare --tokens fp8), "
-    "leave the machine's cores to this run, or take a larger model: it will not be slower."
+    "Put the shards on a local disk, leave the machine's cores to this run, or take a larger "
+    "model: it will not be slower. If the disk is the limit, fp8 tokens help (xmdpt prepare "
+    "--tokens fp8): half the bytes, but more work for the cores."
 )
 
 
