@@ -144,5 +144,6 @@ def test_an_interrupt_prints_how_to_resume(
     monkeypatch.setattr("xmdpt_cli.bench.sampling.measure_sampling", interrupted)
     assert run(["bench", "--size", "tiny"]) == 130
     assert "no measurement was saved" in capsys.readouterr().err
+    monkeypatch.setattr(application, "build", interrupted)
     assert run(["ui"]) == 130
     assert "the page had not started yet" in capsys.readouterr().err

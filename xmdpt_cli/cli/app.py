@@ -117,9 +117,9 @@ def main() -> int:
     return run(arguments)
 
 
-#: the hint after an interrupt, and that of the commands that do not resume
+#: the hint after an interrupt, and the hints of the commands that do not resume
 RESUMES = "completed work is kept: run the same command again to resume"
-AFTER_INTERRUPT = {"bench": "no measurement was saved", "ui": "the page had not started yet"}
+NOT_RESUMED = {"bench": "no measurement was saved", "ui": "the page had not started yet"}
 
 
 def run(arguments: list[str]) -> int:
@@ -134,7 +134,7 @@ def run(arguments: list[str]) -> int:
 def _interrupted(arguments: list[str]) -> int:
     """Print the error; returns the exit code, 128 + the number of the signal."""
     if os.environ.get("RANK", "0") == "0":
-        error("interrupted", AFTER_INTERRUPT.get(arguments[0] if arguments else "", RESUMES))
+        error("interrupted", NOT_RESUMED.get("".join(arguments[:1]), RESUMES))
     return 128 + (interrupts.received() or signal.SIGINT)
 
 
@@ -172,7 +172,9 @@ def _run(arguments: list[str]) -> int:
         short = is_out_of_memory(err)
         message = f"{err.strerror}: {err.filename}" if named else str(err)  # type: ignore[attr-defined]
         if full:
-            again = "; the same command then resumes" if _resumes(arguments) else ""
+            again = (
+                "" if "".join(arguments[:1]) in NOT_RESUMED else "; the same command then resumes"
+            )
             error(message, f"free some space{again}")
         elif named:
             error(message)
