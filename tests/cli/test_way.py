@@ -119,8 +119,15 @@ def test_evaluate_two_folders(tmp_path: Path, capsys: Capture) -> None:
     rows = result(capsys, *args)["rows"]
     assert isinstance(rows, dict)
     assert set(rows["generated"]) == {"ssim_w51", "ssim_256", "psnr", "l1", "mae"}
+    # the contact sheet is one image more, named only if `xmdpt sample` has not written it
+    Image.fromarray(image).save(tmp_path / "a" / "sheet.png")
     ok(*args)
-    assert "no partner for" in capsys.readouterr().err
+    assert "sheet.png" in capsys.readouterr().err
+    (tmp_path / "a" / "samples.json").write_text("{}")
+    ok(*args)
+    shown = capsys.readouterr().err
+    assert f"no partner for {tmp_path / 'a' / 'alone.png'}" in shown.replace("\n", "")
+    assert "sheet.png" not in shown
 
 
 def test_evaluate_by_every_protocol(tmp_path: Path, capsys: Capture) -> None:

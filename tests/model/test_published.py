@@ -315,6 +315,10 @@ def test_what_the_published_code_cannot_hold_is_named(options: dict[str, Any], s
 def test_what_the_published_code_would_sample_otherwise_is_named(model: XMDPT) -> None:
     with pytest.raises(XmdptError, match="schedule 'cosine'; prediction 'v'"):
         to_published(model, {"schedule": "cosine", "prediction": "v"})
+    latents = model.latent_shape[-1]
+    to_published(model, {"resolution": 8 * latents})
+    with pytest.raises(XmdptError, match=f"latents of {latents} x {latents} for {4 * latents} px"):
+        to_published(model, {"resolution": 4 * latents})
 
 
 def test_a_full_disk_leaves_the_file_that_was_there(model: XMDPT, tmp_path: Path) -> None:

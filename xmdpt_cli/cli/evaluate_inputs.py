@@ -63,6 +63,7 @@ def ground_truth(chosen: EvaluateOptions, generated: Path, device: str, talk: Ta
     """The ground truths for a folder of images: a dataset, or the folder --target."""
     from xmdpt_cli.metrics.folders import images_in, images_not_read, pair_folders
     from xmdpt_cli.sampling.ground_truth import DatasetGroundTruth, FolderGroundTruth
+    from xmdpt_cli.sampling.record import RECORD, SHEET
     from xmdpt_cli.utils.image_types import say_not_read, why_not_read
 
     if chosen.data is not None:
@@ -71,7 +72,9 @@ def ground_truth(chosen: EvaluateOptions, generated: Path, device: str, talk: Ta
         )
     assert chosen.target is not None
     found = pair_folders(generated, chosen.target)
-    for what, paths in (("generated", found.generated_only), ("target", found.target_only)):
+    own_sheet = generated / SHEET if (generated / RECORD).exists() else None
+    without = [path for path in found.generated_only if path != own_sheet]
+    for what, paths in (("generated", without), ("target", found.target_only)):
         for path in paths[:3]:
             talk.warn(f"no partner for {path}")
         if len(paths) > 3:

@@ -150,6 +150,9 @@ def _unlike_published(model: XMDPT, metadata: Mapping[str, Any]) -> list[str]:
         found.append(f"aggregation {canet.aggregation!r}")
     if model.repa_projector is not None:
         found.append("the projector of repa_width")
+    resolution, latents = metadata.get("resolution"), model.latent_shape[-1]
+    if resolution is not None and resolution != 8 * latents:  # the factor of the published VAE
+        found.append(f"latents of {latents} x {latents} for {resolution} px")
     for key, published in (("schedule", "linear"), ("prediction", "epsilon")):
         if metadata.get(key, published) != published:
             found.append(f"{key} {metadata[key]!r}")

@@ -13,6 +13,6 @@ How an image is generated (``XMDPTPipeline.__call__`` in ``pipeline.py`` runs th
 5. Decoding: ``VAE.decode`` turns latents into pixels; ``images.unsquash`` restores 176:256.
 
 Steps 3 to 5 run in batches in ``generation.generate_batches``, for every kind of input.
-docs/how-it-works.md, "What decides the pixels", lists all that they depend on;
+docs/sampling.md, "What decides the pixels", lists all that they depend on;
 ``Sampler.described`` is what records and PNGs store of it.
 """
