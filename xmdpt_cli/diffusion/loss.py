@@ -19,7 +19,7 @@ LINEAR = Schedule()
 class Losses(NamedTuple):
     """The total, which is minimised, and its terms (N,), detached and unweighted.
 
-    Args:
+    Attributes:
         total: (), mean(mse + vb) + mean(masked_mse + masked_vb), paper eq. 5.
         mse: Squared error of the prediction.
         vb: Variational bound in bits per dimension.

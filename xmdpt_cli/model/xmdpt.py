@@ -184,7 +184,7 @@ class TDNet(nn.Module):
 class Mask(NamedTuple):
     """Which tokens of each row the masked pass sees (as in MAE).
 
-    Args:
+    Attributes:
         ids_keep: (N, K) grid positions of the kept tokens.
         ids_mask: (N, T - K) grid positions of the masked tokens.
         ids_restore: (N, T) where each grid position stands in [ids_keep, ids_mask].
