@@ -40,7 +40,7 @@ from xmdpt_cli.utils.devices import pick_device
 
 
 class XMDPTPipeline:
-    """Model, VAE, both DINOv2 and OpenPose; the encoders are loaded when first needed."""
+    """Model, VAE, both DINOv2 and OpenPose; the encoders are loaded on first use."""
 
     solvers = SOLVERS  #: the names that ``solver`` accepts
 
@@ -114,7 +114,7 @@ class XMDPTPipeline:
         return self.sampler.sampling_config(**given)
 
     def find_pose(self, image: ImageLike) -> Keypoints:
-        """(18, 2) fractions x, y of the image: the largest person's joints; XmdptError if none."""
+        """The largest person's joints (18, 2), fractions; XmdptError if none."""
         (pose,) = read_pose(image, self.resolution, self.encoders.find_openpose)
         return pose.keypoints / self.resolution
 
@@ -141,7 +141,7 @@ class XMDPTPipeline:
         min_score: float = MIN_SCORE,
         empty_frames: EmptyFrames = "skip",
     ) -> list[Image.Image]:
-        """Generate ``num_images`` images of the person of ``source`` in every pose.
+        """Generate ``num_images`` images of the person of ``source`` in each pose.
 
         ``source``: file, PIL image or uint8 array (H, W, 3); several are
         views of one person. ``pose``: keypoint files, photographs, pose
@@ -150,7 +150,6 @@ class XMDPTPipeline:
         beside the source, or OpenPose. ``fit`` to ``pose_person`` and
         ``pose_size`` to ``empty_frames``: see ``InputOptions``. ``steps`` to
         ``solver``: None is the model's; the paper's: 50, 2.0, 0.01, "ddim".
-
         Returns RGB images in pose order, ``resolution`` high and 176/256 as
         wide; ``square`` keeps the model's shape. An image depends only on its
         inputs and ``seed`` (or ``generator``, which is read in order);
@@ -186,8 +185,7 @@ class XMDPTPipeline:
     def save_pretrained(self, folder: str | Path, include: Sequence[str] | None = None) -> None:
         """Write a folder that ``from_pretrained`` loads on any machine.
 
-        ``include``: which of "vae", "source" and "pose" are written; None: the VAE and the
-        encoders that are not on the hub. Raises XmdptError for another name.
+        ``include``: "vae", "source", "pose"; None: what the hub does not have.
         """
         hub.save(Path(folder), self.sampler, self.encoders, include)
 
@@ -199,10 +197,9 @@ class XMDPTPipeline:
         private: bool = False,
         token: str | None = None,
     ) -> str:
-        """Publish on the Hugging Face hub as ``repo_id``, with a model card; returns its URL.
+        """Publish as ``repo_id``, with a model card; returns its URL.
 
-        ``metrics``: a metrics.json of ``xmdpt evaluate``, shown in the card. ``token``: None uses
-        that of ``hf auth login``.
+        ``metrics``: a metrics.json of ``xmdpt evaluate``, for the card.
         """
         return hub.push(
             repo_id, self.sampler, self.encoders, metrics=metrics, private=private, token=token
