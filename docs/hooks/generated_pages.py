@@ -87,12 +87,12 @@ def _entry(parameter: Any, context: Any, link: Callable[[str], str]) -> str:
     parameter.show_envvar = False  # it has a place of its own below
     text, extra = _split(parameter.get_help_record(context)[1].replace(r"\[", "["))
     choices = parameter.type_descriptor.choices if parameter.type_descriptor.is_choice else None
-    facts = []
+    details = []
     if choices and "Choices:" not in text:
-        facts.append("Choices: " + ", ".join(f"`{choice}`" for choice in choices))
-    facts += [_fact(item) for item in extra]
+        details.append("Choices: " + ", ".join(f"`{choice}`" for choice in choices))
+    details += [_detail(item) for item in extra]
     if parameter.multiple:
-        facts.append("Can be repeated")
+        details.append("Can be repeated")
     if parameter.param_type_name == "argument":
         name, anchor = f"`{_value(parameter)}`", parameter.name
     else:
@@ -101,10 +101,10 @@ def _entry(parameter: Any, context: Any, link: Callable[[str], str]) -> str:
         if parameter.metavar:
             name += f" `{parameter.metavar}`"
         if parameter.envvar:
-            facts.append(f"Variable: `{parameter.envvar}`")
+            details.append(f"Variable: `{parameter.envvar}`")
     lines = [f"[{name}](#{anchor}) {{ #{anchor} }}", f":   {link(_escape(text))}"]
-    if facts:
-        lines += ["", f"    {' · '.join(facts)}", "    { .facts }"]
+    if details:
+        lines += ["", f"    {' · '.join(details)}", "    { .details }"]
     return "\n".join(lines)
 
 
@@ -123,8 +123,8 @@ def _split(text: str) -> tuple[str, list[str]]:
     return text.strip(), extra
 
 
-def _fact(item: str) -> str:
-    """One fact of Typer's, as Markdown: "default: 8" -> "Default: `8`"."""
+def _detail(item: str) -> str:
+    """One detail of Typer's, as Markdown: "default: 8" -> "Default: `8`"."""
     key, colon, value = item.partition(": ")
     if not colon:
         return "Required" if item == "required" else f"Range: `{item}`"

@@ -175,9 +175,11 @@ def test_a_wrong_golden_is_missed(
 def test_the_error_of_a_single_number_is_relative_to_its_layer() -> None:
     norms = {"conv1d_pose.0.weight": 4.0, "conv1d_pose.0.bias": 3.0, "x.bias": 2.0, "tiny": 1e-9}
     found = {"conv1d_pose.0.weight": 4.4, "conv1d_pose.0.bias": 3.5, "x.bias": 1.0, "tiny": 1.0}
-    errors = recorded.norm_errors(found, norms)
+    errors = recorded.norm_errors(found, norms, by_layer=True)
     expected = {"conv1d_pose.0.weight": 0.1, "conv1d_pose.0.bias": 0.5 / 5, "x.bias": 0.5}
     assert errors == pytest.approx(expected)
+    errors = recorded.norm_errors(found, norms, by_layer=False)
+    assert errors == pytest.approx(expected | {"conv1d_pose.0.bias": 0.5 / 3})
 
 
 def test_goldens_that_are_not_found_are_not_run(setting: Setting) -> None:

@@ -26,7 +26,7 @@ from xmdpt_cli.config import presets
 REPO = Path(__file__).resolve().parents[2]
 DOCS = REPO / "docs"
 PAGES = [REPO / "README.md", *sorted(DOCS.glob("**/*.md"))]
-OTHERS = [*sorted((REPO / ".github").glob("**/*.md")), REPO / "SECURITY.md"]
+OTHERS = sorted((REPO / ".github").glob("**/*.md"))
 COMMANDS = dict(walk(build()))  # "train", "bench data", ...
 VISIBLE = [path for path, command in COMMANDS.items() if path and not command.hidden]
 
@@ -77,7 +77,7 @@ def codes(path: Path) -> list[Code]:
 def readable() -> list[Path]:
     """The pages without those that cannot be parsed: test_pages.py says why."""
     found = []
-    for path in [*PAGES, *(path for path in OTHERS if path.exists())]:
+    for path in [*PAGES, *OTHERS]:
         with contextlib.suppress(PageError):
             read_page(path)
             found.append(path)
@@ -243,6 +243,5 @@ def test_every_link_leads_somewhere(generator: ModuleType) -> None:
 
 def test_no_page_has_a_path_of_somebodys_machine() -> None:
     for path in [*PAGES, *OTHERS, REPO / "CHANGELOG.md"]:
-        if path.exists():
-            found = _MACHINE_PATH.findall(path.read_text(encoding="utf-8"))
-            assert not found, f"{path.relative_to(REPO)}: {found}"
+        found = _MACHINE_PATH.findall(path.read_text(encoding="utf-8"))
+        assert not found, f"{path.relative_to(REPO)}: {found}"

@@ -11,7 +11,7 @@ import pytest
 
 REPO = Path(__file__).resolve().parents[2]
 PAGE = REPO / "docs/troubleshooting.md"
-TEXT = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
+TEXT = PAGE.read_text(encoding="utf-8")
 HEADINGS = re.findall(r"^#+ `error: (.*)`$", TEXT, re.M)
 #: words of the operating system
 NOT_OURS = ("No space left on device",)

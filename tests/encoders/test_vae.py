@@ -13,6 +13,7 @@ import torch
 from diffusers import AutoencoderKL
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from safetensors.torch import load_file, save_file
+from sd_vae import sd_vae
 
 from xmdpt_cli.encoders.vae import VAE, posterior_mean, sample_posterior, to_images, to_signed
 from xmdpt_cli.errors import XmdptError
@@ -27,16 +28,7 @@ def noise_images(count: int = 2, size: int = 32) -> np.ndarray:
 @pytest.fixture(scope="module")
 def sd_like(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A diffusers folder with the architecture of sd-vae-ft-mse, thin and random."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        net = AutoencoderKL(
-            block_out_channels=(8, 8, 8, 8),
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            layers_per_block=2,
-            norm_num_groups=4,
-            latent_channels=4,
-        )
+    net = sd_vae(layers_per_block=2, norm_num_groups=4)
     folder = tmp_path_factory.mktemp("sd") / "vae"
     net.save_pretrained(folder)
     return folder

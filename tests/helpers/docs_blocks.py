@@ -24,8 +24,6 @@ REASONS = (
     "needs OpenPose's weights",
 )
 LANGUAGES = ("bash", "python", "text", "toml", "json", "yaml", "csv", "bibtex")
-#: around a table that a script writes, and where docs/hooks puts generated text
-OTHER_COMMENTS = ("made by:", "end", "strip", "commands")
 
 _FENCE = re.compile(r"^(?P<indent> *)(?P<marks>`{3,}|~{3,})(?P<info>[^`]*)$")
 _INFO = re.compile(r'^(?P<language>\S+)(?: title="(?P<title>[^"]+)")?$')
@@ -85,7 +83,7 @@ def read_page(path: Path) -> Page:
                 reason, reason_line = value, number
             elif key == "not run":
                 raise PageError(f"{path}:{number}: no such reason: {value!r}; known: {REASONS}")
-            elif not comment["text"].startswith(OTHER_COMMENTS):
+            else:
                 raise PageError(f"{path}:{number}: unknown comment {comment['text']!r}")
         else:
             page.prose.append((number, line))

@@ -210,21 +210,16 @@ def save_dino(folder: Path, size: str) -> None:
 
 def save_vae(folder: Path, seed: int) -> None:
     """The published factor, latent channels and scale, and 8 channels in all layers."""
-    from diffusers import AutoencoderKL
+    from sd_vae import sd_vae
 
+    net = sd_vae(
+        layers_per_block=1,
+        norm_num_groups=1,
+        mid_block_add_attention=False,
+        sample_size=256,
+        scaling_factor=0.18215,
+    )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        net = AutoencoderKL(
-            block_out_channels=(8, 8, 8, 8),
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            layers_per_block=1,
-            norm_num_groups=1,
-            mid_block_add_attention=False,
-            latent_channels=4,
-            sample_size=256,
-            scaling_factor=0.18215,
-        )
         torch.manual_seed(seed)
         torch.nn.init.normal_(net.decoder.conv_out.bias, std=0.01)
     net.save_pretrained(folder)

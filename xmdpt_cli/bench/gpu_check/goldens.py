@@ -124,25 +124,27 @@ def _training(
         key: float(gradient.float().norm())
         for key, gradient in published_tensors(gradients).items()
     }
-    errors = norm_errors(found, norms)
+    errors = norm_errors(found, norms, by_layer=name == "bf16")
     worst_key = max(errors, key=errors.__getitem__)
     note = f"of {len(errors)} tensors, the worst: {worst_key}"
     yield at_most(f"{name}: norms of gradients", errors[worst_key], norm_limit, note=note)
 
 
-def norm_errors(found: Mapping[str, float], norms: Mapping[str, float]) -> dict[str, float]:
+def norm_errors(
+    found: Mapping[str, float], norms: Mapping[str, float], by_layer: bool
+) -> dict[str, float]:
     """Relative errors of the norms that are not negligible, by parameter.
 
     The three biases of CANet's token-axis convolutions are single numbers, sums of terms that
-    cancel: their rounding error is not small relative to themselves. It is taken relative to the
-    gradient of the complete layer, weight and bias.
+    cancel: in bf16 their rounding error is not small relative to themselves. ``by_layer`` takes
+    it relative to the gradient of the complete layer, weight and bias.
     """
     errors = {}
     for key, norm in norms.items():
         if key not in found or norm <= 1e-6 * max(norms.values()):
             continue
         layer = norm
-        if key.startswith("conv1d_") and key.endswith(".bias"):
+        if by_layer and key.startswith("conv1d_") and key.endswith(".bias"):
             layer = math.hypot(norm, norms[key.removesuffix("bias") + "weight"])
         errors[key] = abs(found[key] - norm) / layer
     return errors
