@@ -15,7 +15,8 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from safetensors.torch import load_file, save_file
 from sd_vae import sd_vae
 
-from xmdpt_cli.encoders.vae import VAE, posterior_mean, sample_posterior, to_images, to_signed
+from xmdpt_cli.encoders.decoder import to_images
+from xmdpt_cli.encoders.vae import VAE, posterior_mean, sample_posterior, to_signed
 from xmdpt_cli.errors import XmdptError
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from xmdpt_cli.diffusion import Schedule
-from xmdpt_cli.encoders.vae import CHUNK_PIXELS
+from xmdpt_cli.encoders.decoder import CHUNK_PIXELS
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.sampling import batch_size as batch_size_module

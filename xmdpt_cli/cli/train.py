@@ -28,6 +28,7 @@ from xmdpt_cli.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from xmdpt_cli.data.dataset import PairDataset
+    from xmdpt_cli.training.task import TrainTask
     from xmdpt_cli.training.validation import Decode
 
 
@@ -101,12 +102,11 @@ def train(
     if out is None:
         out = run_folder(recipe.size, preset, flags.get("size") is not None)
     quiet_libraries()
-    from xmdpt_cli.data.dataset import PairDataset
     from xmdpt_cli.data.fetch import fetch_dataset
     from xmdpt_cli.storage.ranks import World
     from xmdpt_cli.training.build_dataloader import EncoderPaths
-    from xmdpt_cli.training.checks import check_dataset
-    from xmdpt_cli.training.loop import train
+    from xmdpt_cli.training.loop import train, training_pairs
+    from xmdpt_cli.training.task import TrainTask
 
     encoders = EncoderPaths(vae, dino_source, dino_pose)
     if EncoderPaths(None, dino_source, dino_pose) != EncoderPaths() and not recipe.online:
@@ -119,13 +119,13 @@ def train(
         with talk.progress() as progress:
             data = str(fetch_dataset(data, data_cache, progress))
     warn_if_busy(talk)
-    # a resumed run may skip a broken shard
-    dataset = PairDataset(data, "train", lenient=(out / "checkpoints").is_dir())
+    dataset = training_pairs(data, out)
     toy = " (TOY features)" if dataset.manifest["toy"] else ""
     if dry_run:
-        for note in [*recipe.doubts(), *check_dataset(recipe, dataset.manifest, data)]:
+        task = TrainTask(recipe, dataset)
+        for note in task.notes():
             talk.warn(note)
-        _plan(talk, recipe, dataset, out, pick_device(device))
+        _plan(talk, task, out, pick_device(device))
         return
     talk.say(
         f"training size {recipe.size}, conditioning {recipe.conditioning}, {len(dataset)} pairs"
@@ -160,18 +160,19 @@ def train(
     )
 
 
-def _plan(talk: Talk, recipe: TrainConfig, dataset: PairDataset, out: Path, device: str) -> None:
+def _plan(talk: Talk, task: TrainTask, out: Path, device: str) -> None:
     """Print the estimate and the settings."""
     import torch
 
     from xmdpt_cli.cli.dry_run import estimate_lines, setting_lines, warn_of_room
     from xmdpt_cli.storage.ranks import World
     from xmdpt_cli.training.estimate import estimate_training
-    from xmdpt_cli.training.loop import LARGE
+    from xmdpt_cli.training.task import LARGE
 
+    recipe, dataset = task.config, task.dataset
     where, world = torch.device(device), World.from_environment().size
     sharded = recipe.sharding == "fsdp" or (recipe.sharding == "auto" and recipe.size in LARGE)
-    found = estimate_training(recipe, dataset, out, where, world, sharded and world > 1)
+    found = estimate_training(task, out, where, world, sharded and world > 1)
     warn_of_room(talk, found, out, where)
     counts, toy = found.parameters, " (TOY features)" if dataset.manifest["toy"] else ""
     kept = f"{recipe.keep_checkpoints} checkpoints of {human_bytes(found.checkpoint)}, one more "

@@ -6,13 +6,14 @@ Shapes: N batch, C latent channels (4), f downsampling factor (8, toy 4), h = H/
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from xmdpt_cli.encoders import weights
+from xmdpt_cli.encoders.decoder import Decoder
 from xmdpt_cli.errors import XmdptError
 
 if TYPE_CHECKING:  # imported in ``load``: training on stored features does not need it
@@ -20,9 +21,6 @@ if TYPE_CHECKING:  # imported in ``load``: training on stored features does not 
 
 DEFAULT_VAE = "stabilityai/sd-vae-ft-mse"  # published code
 HINT = "give the folder as `--vae DIR`"
-# pixels per forward pass, and bytes of activations for each in float32: 4 GB in all
-CHUNK_PIXELS = 16 * 256 * 256
-BYTES_A_PIXEL = 4096
 
 
 def channels_first(images: NDArray[np.uint8] | torch.Tensor) -> torch.Tensor:
@@ -43,12 +41,6 @@ def to_signed(images: NDArray[np.uint8] | torch.Tensor) -> torch.Tensor:
     return channels_first(images).div(127.5).sub(1.0)
 
 
-def to_images(signed: torch.Tensor) -> NDArray[np.uint8]:
-    """(N, 3, H, W) in [-1, 1] -> uint8 (N, H, W, 3), rounded and clipped."""
-    bytes_ = signed.float().add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8)
-    return np.ascontiguousarray(bytes_.permute(0, 2, 3, 1).cpu().numpy())
-
-
 def posterior_mean(moments: torch.Tensor, scale: float) -> torch.Tensor:
     """Moments (N, 2C, h, w) -> scaled latents (N, C, h, w) float32, without noise."""
     return moments.float().chunk(2, dim=1)[0] * scale
@@ -63,18 +55,10 @@ def sample_posterior(moments: torch.Tensor, noise: torch.Tensor, scale: float) -
     return (mean + log_variance.clamp(-30.0, 20.0).mul(0.5).exp() * noise) * scale
 
 
-class VAE(weights.FrozenNetwork):
+class VAE(Decoder):
     """A frozen AutoencoderKL. Latents are scaled by ``scale``, moments are not."""
 
     net: AutoencoderKL
-
-    def __init__(self, net: AutoencoderKL, origin: weights.Origin) -> None:
-        self.net = net.eval().requires_grad_(False)
-        self.origin = origin
-        self.chunk_pixels = CHUNK_PIXELS  # per forward pass; fewer need less memory
-        #: bf16: the decoder's autocast type on a GPU, on average 0.5 of 255 from float32
-        self.decode_dtype = torch.float32
-        self._compiled_for = 0
 
     @classmethod
     def load(
@@ -108,17 +92,7 @@ class VAE(weights.FrozenNetwork):
 
         The config's value: the published code has 0.18215 in one place and 0.1825 in another.
         """
-        return float(self.net.config.scaling_factor)
-
-    @property
-    def factor(self) -> int:
-        """Pixels per latent position and axis, f."""
-        return int(2 ** (len(self.net.config.block_out_channels) - 1))
-
-    @property
-    def channels(self) -> int:
-        """Latent channels C."""
-        return int(self.net.config.latent_channels)
+        return self.net_scale
 
     @torch.no_grad()
     def encode_moments(self, images: NDArray[np.uint8] | torch.Tensor) -> torch.Tensor:
@@ -140,40 +114,3 @@ class VAE(weights.FrozenNetwork):
             shape = (0, 2 * self.channels, height // self.factor, width // self.factor)
             return torch.zeros(shape, device=self.device)
         return torch.cat(parts)  # (N, 2C, h, w)
-
-    def compile_decoder(self, count: int) -> None:
-        """Use torch.compile for the decoder on a GPU, in batches of ``count`` images or of as many
-        as ``chunk_pixels`` allows; smaller batches are padded, as in ``Sampler.compile``."""
-        if self.device.type == "cuda":
-            self.net.decoder.to(memory_format=torch.channels_last)  # the layout of tensor cores
-            self.net.decoder.compile(dynamic=False)
-            self._compiled_for = count
-
-    @torch.no_grad()
-    def decode(self, latents: torch.Tensor) -> NDArray[np.uint8]:
-        """Scaled latents (N, C, h, w) -> uint8 (N, H, W, 3)."""
-        height, width = (int(side) * self.factor for side in latents.shape[2:])
-        step = max(1, self.chunk_pixels // (height * width))
-        half = self.decode_dtype != torch.float32 and self.device.type == "cuda"
-        out = np.empty((len(latents), height, width, 3), dtype=np.uint8)
-        for start in range(0, len(latents), step):
-            part = latents[start : start + step].to(self.device, torch.float32) / self.scale
-            missing = min(self._compiled_for, step) - len(part)
-            if missing > 0:
-                part = torch.cat([part, part[-1:].expand(missing, -1, -1, -1)])
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-                signed = self.net.decode(part.to(self.dtype).contiguous()).sample
-            out[start : start + step] = to_images(signed[: len(out) - start])
-        return out
-
-    def describe(self) -> dict[str, Any]:
-        """JSON-ready record: ``Origin.describe``, scale, factor and channels."""
-        return self.origin.describe(
-            self.net, scale=self.scale, factor=self.factor, channels=self.channels
-        )
-
-    def save(self, folder: str | Path) -> None:
-        """Write a diffusers folder, atomically; a toy stays marked as one."""
-        # else diffusers writes the local path, which must not be published
-        self.net.register_to_config(_name_or_path=Path(self.origin.id).name)
-        weights.save_folder(folder, self.net.save_pretrained, self.origin)

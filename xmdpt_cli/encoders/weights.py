@@ -191,7 +191,8 @@ def load_net(
                 f"expected {value!r}"
             )
         # transformers renamed this argument between releases: there the type is set afterwards
-        typed = {"torch_dtype": dtype} if value == "AutoencoderKL" else {}
+        of_diffusers = value.startswith("Autoencoder")
+        typed = {"torch_dtype": dtype} if of_diffusers else {}
         net, info = cls.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, output_loading_info=True, **typed
         )
@@ -205,7 +206,7 @@ def load_net(
             f"incomplete {what}: {folder} lacks {len(missing)} tensors, first {missing[0]}", _AGAIN
         )
     made: torch.nn.Module = net.eval().requires_grad_(False)
-    return made if value == "AutoencoderKL" else made.to(dtype)
+    return made if of_diffusers else made.to(dtype)
 
 
 def save_folder(

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import torch
 
-from xmdpt_cli.encoders.vae import BYTES_A_PIXEL, VAE
+from xmdpt_cli.encoders.decoder import BYTES_A_PIXEL, Decoder
 from xmdpt_cli.errors import ConfigError, XmdptError, is_out_of_memory
 from xmdpt_cli.files import human_bytes
 from xmdpt_cli.model.fast import MODULATION_BYTES
@@ -83,7 +83,7 @@ def _source_tokens(sampler: Sampler) -> int:
     return 0 if sampler.model.tokens is None else sampler.model.tdnet.grid**2
 
 
-def held_bytes(sampler: Sampler, vae: VAE) -> int:
+def held_bytes(sampler: Sampler, vae: Decoder) -> int:
     """Bytes without the images being generated or decoded; on a CPU of the whole process."""
     decoder = _weight_bytes(vae.net) + DECODER_BYTES
     process = PROCESS_BYTES if sampler.device.type == "cpu" else 0
@@ -101,7 +101,7 @@ def image_bytes(sampler: Sampler) -> int:
     return net.pos_embed.element_size() * values + 4 * TOKEN_COPIES * dino
 
 
-def fit_memory(sampler: Sampler, vae: VAE, limit: int | None, side: int) -> int:
+def fit_memory(sampler: Sampler, vae: Decoder, limit: int | None, side: int) -> int:
     """The batch size for images of ``side`` x ``side`` within ``limit`` bytes, on a CPU of the
     whole process; None: within the device's free memory. Also limits the VAE's ``chunk_pixels``.
     Raises XmdptError if the limit is too small for one image."""
@@ -154,7 +154,7 @@ def _room(sampler: Sampler) -> int | None:
     return None if free is None else int(0.8 * free) - _precomputed_bytes(sampler)
 
 
-def limit_decoding(vae: VAE, limit: int, held: int, side: int) -> None:
+def limit_decoding(vae: Decoder, limit: int, held: int, side: int) -> None:
     """Limit the VAE's ``chunk_pixels`` to ``limit`` bytes, of which ``held`` are taken. XmdptError
     if an image of ``side`` x ``side`` does not fit."""
     pixels = (limit - held) // BYTES_A_PIXEL

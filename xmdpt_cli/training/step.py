@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -169,7 +169,9 @@ def step_inputs(
 
 def logged_terms(losses: Losses) -> dict[str, Tensor]:
     """The means of the losses that are logged, by name; on their device, without gradient."""
-    terms = {"loss": losses.total, "mse": losses.mse, "vb": losses.vb}
+    terms = {"loss": losses.total, "mse": losses.mse}
+    if losses.vb is not None:
+        terms["vb"] = losses.vb
     if losses.masked_mse is not None and losses.masked_vb is not None:
         terms |= {"masked_mse": losses.masked_mse, "masked_vb": losses.masked_vb}
     return {name: value.detach().mean() for name, value in terms.items()}
@@ -181,17 +183,31 @@ def in_bf16(precision: str, device: torch.device) -> bool:
     return precision == "bf16" or (precision == "auto" and supported)
 
 
-class TrainStep(nn.Module):
-    """Inputs -> losses in one module call: what is compiled, and wrapped by DDP or FSDP2."""
+class Step(nn.Module):
+    """Inputs -> losses in one module call: what is compiled, and wrapped by DDP or FSDP2.
 
-    def __init__(self, model: XMDPT, config: TrainConfig, schedule: Schedule) -> None:
+    ``autocast``: whether it runs under bf16 autocast.
+    """
+
+    def __init__(self, model: XMDPT) -> None:
         super().__init__()
-        self.model, self.config, self.schedule = model, config, schedule
-        self.autocast = False
+        self.model, self.autocast = model, False
         kernels.prepare(model)
 
-    def forward(self, inputs: Inputs) -> Losses:
+    def forward(self, inputs: Any) -> Losses:
         """The losses; only ``total``, which is minimised, has a gradient."""
+        raise NotImplementedError
+
+
+class TrainStep(Step):
+    """The step of ``xmdpt train``."""
+
+    def __init__(self, model: XMDPT, config: TrainConfig, schedule: Schedule) -> None:
+        super().__init__(model)
+        self.config, self.schedule = config, schedule
+
+    def forward(self, inputs: Inputs) -> Losses:
+        """See ``Step``."""
         config, model = self.config, self.model
         with torch.autocast(inputs.target.device.type, torch.bfloat16, enabled=self.autocast):
             masked_noise = inputs.noise if inputs.masked_noise is None else inputs.masked_noise
