@@ -30,6 +30,7 @@ OPTIONS: dict[str, dict[str, str]] = {
     "finetune-vae": {"steps": "2", "batch-size": "2"},
     "bench": {"size": "tiny", "rounds": "1"},
     "bench train": {"size": "tiny", "rounds": "1", "batch-size": "2"},
+    "bench latency": {"size": "tiny", "rounds": "1"},
     "bench encode": {"rounds": "1", "batch-size": "1"},
     "bench data": {"rounds": "1", "gigabytes": "0.02", "items": "4", "batch-size": "2"},
     "bench scale": {"size": "tiny", "rounds": "1", "processes": "2", "batch-size": "1"},
