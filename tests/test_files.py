@@ -28,6 +28,7 @@ from xmdpt_cli.storage.stores import LocalStore
 from xmdpt_cli.toy.synthetic import make_synthetic
 from xmdpt_cli.training.config import TrainConfig
 from xmdpt_cli.training.run_folder import RUN, start_run
+from xmdpt_cli.training.task import TrainTask
 from xmdpt_cli.vae_training import folder as vae_folder
 from xmdpt_cli.vae_training.config import VaeConfig
 
@@ -59,7 +60,7 @@ BEGIN: dict[str, Callable[[Path], object]] = {
     ),
     "sample": lambda out: start_samples(out, {"format": "xmdpt-samples"}),
     "finetune-vae": lambda out: vae_folder.start_training(out, IDENTITY, VaeConfig()),
-    "train": lambda out: start_run(out, TrainConfig(), DATASET),  # type: ignore[arg-type]
+    "train": lambda out: start_run(out, TrainTask(TrainConfig(), DATASET)),  # type: ignore[arg-type]
 }
 
 

@@ -120,6 +120,24 @@ def test_bad_options_are_refused(
     assert message in refused(capsys, *arguments)
 
 
+def test_latency(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """The parts are those of the whole: their FLOPs add up, and the image is a PNG."""
+    command = ["bench", "latency", "--size", "tiny", "--rounds", "1", "--out", str(tmp_path)]
+    report = report_of(capsys, *command)
+    rows = {row["key"]: row for row in report["rows"]}
+    work = {name: row["gflop"] for name, row in rows.items() if row["gflop"] is not None}
+    parts = ["small encoders / DINOv2-B of the pose", "small encoders / VAE decoder",
+             "X-MDPT-tiny / CANet and 20 steps of unipc"]  # fmt: skip
+    whole = work.pop("X-MDPT-tiny / from pose to PNG, 20 steps of unipc")
+    assert whole == pytest.approx(sum(work[name] for name in parts))
+    assert work["X-MDPT-tiny / CANet"] < work[parts[2]]
+    assert {name for name, row in rows.items() if row["gflop"] is None} == {
+        "small encoders / pose image", "small encoders / PNG",
+    }  # fmt: skip
+    assert "random weights" in report["notes"][0]
+    assert (tmp_path / "bench-latency.md").is_file()
+
+
 def test_training(capsys: pytest.CaptureFixture[str]) -> None:
     report = report_of(capsys, "bench", "train", "--size", "tiny", "--no-compile", "--rounds", "1")
     assert [row["key"] for row in report["rows"]] == [

@@ -16,7 +16,7 @@ from xmdpt_cli.encoders.identity import VAERecord
 from xmdpt_cli.encoders.tiny_decoder import TinyDecoder
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.model.checkpoint import load_model
+from xmdpt_cli.model.checkpoint import load_model, save_model
 from xmdpt_cli.sampling.pipeline import XMDPTPipeline
 
 
@@ -75,10 +75,9 @@ def test_a_decoder_of_other_latents_is_refused_by_name(
     other: VAERecord = {**latents, "sha256": "0" * 64}
     TinyDecoder.untrained(other, width=8).save(tmp_path / "other")
     pipe = XMDPTPipeline.from_pretrained(model_of("vector"), vae=tmp_path / "other")
-    with pytest.raises(
-        XmdptError, match="another VAE than those of the model.*000000000000"
-    ) as err:
+    with pytest.raises(XmdptError, match="another VAE than those of the model") as err:
         generate(pipe, files)
+    assert "sha256 000000000000" in err.value.message
     assert "finetune-vae --decoder tiny" in err.value.hint
 
 
@@ -108,8 +107,6 @@ def test_a_missing_vae_of_the_source_is_named(
 ) -> None:
     """The tiny decoder does not encode the source."""
     model, metadata = load_model(model_of("vector"))
-    from xmdpt_cli.model.checkpoint import save_model
-
     save_model(tmp_path / "alone", model, {k: v for k, v in metadata.items() if k != "data"})
     pipe = XMDPTPipeline.from_pretrained(tmp_path / "alone", vae=tiny)
     with pytest.raises(XmdptError, match="VAE") as error:

@@ -10,13 +10,16 @@ import torch
 from small_data import CONFIG
 
 from xmdpt_cli.data.dataset import PairDataset
+from xmdpt_cli.diffusion import Schedule
 from xmdpt_cli.training import estimate, footprint
 from xmdpt_cli.training.build_model import build_model
 from xmdpt_cli.training.estimate import Estimate, estimate_training
 from xmdpt_cli.training.footprint import COUNTED, MEASURED, PEAK, Cost, parameter_bytes
 from xmdpt_cli.training.loop import train
+from xmdpt_cli.training.made_up_inputs import made_up_inputs
 from xmdpt_cli.training.optimizer import make_optimizers, state_bytes
 from xmdpt_cli.training.step import TrainStep, step_inputs
+from xmdpt_cli.training.task import TrainTask
 from xmdpt_cli.training.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -24,7 +27,7 @@ CPU = torch.device("cpu")
 
 def estimated(data: Path, out: Path, **changed: object) -> Estimate:
     config = dataclasses.replace(CONFIG, **changed)  # type: ignore[arg-type]
-    return estimate_training(config, PairDataset(data, "train"), out, CPU)
+    return estimate_training(TrainTask(config, PairDataset(data, "train")), out, CPU)
 
 
 class GivenCost:
@@ -77,9 +80,9 @@ def test_estimated_inputs_have_the_shapes_of_a_batch(data: Path) -> None:
     """With all optional inputs: other shapes would give the estimate of another step."""
     config = dataclasses.replace(CONFIG, conditioning="tokens", repa_weight=0.5, repa_layer=1)
     dataset = PairDataset(data, "train")
-    trainer = Trainer(config, dataset)
+    trainer = Trainer(TrainTask(config, dataset))
     real = step_inputs(trainer.loader().batch(0), config, 0, 1.0, CPU)
-    made = estimate.made_up_inputs(config, dataset, trainer.model, config.batch_size, CPU)
+    made = made_up_inputs(config, dataset, trainer.model, config.batch_size, CPU)
     for name, a, b in zip(real._fields, real, made, strict=True):
         for x, y in zip(*((v if isinstance(v, tuple) else (v,)) for v in (a, b)), strict=True):
             assert (x.shape, x.dtype) == (y.shape, y.dtype), name
@@ -96,10 +99,10 @@ def test_estimated_memory_depends_on_the_pairs_per_step(data: Path, tmp_path: Pa
 def test_estimated_activations_equal_those_of_a_step(data: Path) -> None:
     dataset = PairDataset(data, "train")
     model = build_model(CONFIG, dataset)
-    step, kept = TrainStep(model, CONFIG, estimate.Schedule()), {}
+    step, kept = TrainStep(model, CONFIG, Schedule()), {}
 
     def loss(module: torch.nn.Module, count: int) -> torch.Tensor:
-        return module(estimate.made_up_inputs(CONFIG, dataset, model, count, CPU)).total  # type: ignore[no-any-return]
+        return module(made_up_inputs(CONFIG, dataset, model, count, CPU)).total  # type: ignore[no-any-return]
 
     cost = Cost(step, loss)
     four = cost.activations(4)
@@ -113,7 +116,7 @@ def test_estimated_activations_equal_those_of_a_step(data: Path) -> None:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        total = step(estimate.made_up_inputs(CONFIG, dataset, model, 4, CPU)).total
+        total = step(made_up_inputs(CONFIG, dataset, model, 4, CPU)).total
     assert total.isfinite()
     # kernels of other libraries keep other copies than the counted ones
     assert four == pytest.approx(PEAK * sum(kept.values()), rel=0.25)
@@ -143,7 +146,7 @@ def test_estimated_time_counts_remaining_steps(data: Path, tmp_path: Path) -> No
 def test_sharded_processes_share_the_state(data: Path, tmp_path: Path) -> None:
     def of(world: int, sharded: bool) -> Estimate:
         dataset = PairDataset(data, "train")
-        return estimate_training(CONFIG, dataset, tmp_path, CPU, world, sharded)
+        return estimate_training(TrainTask(CONFIG, dataset), tmp_path, CPU, world, sharded)
 
     alone, two, fsdp = of(1, False), of(2, False), of(2, True)
     assert two.memory["weights"] == alone.memory["weights"]

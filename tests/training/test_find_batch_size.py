@@ -26,6 +26,7 @@ from xmdpt_cli.training.find_batch_size import (
 from xmdpt_cli.training.loop import train
 from xmdpt_cli.training.run_folder import read_run
 from xmdpt_cli.training.step import TrainStep, step_inputs
+from xmdpt_cli.training.task import TrainTask
 from xmdpt_cli.training.trainer import Trainer
 
 
@@ -47,7 +48,9 @@ def three_fit(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_inputs_of_any_size_are_built_from_one_batch(data: Path) -> None:
-    trainer = Trainer(dataclasses.replace(CONFIG, conditioning="tokens"), PairDataset(data))
+    trainer = Trainer(
+        TrainTask(dataclasses.replace(CONFIG, conditioning="tokens"), PairDataset(data))
+    )
     inputs = step_inputs(trainer.loader().batch(0), trainer.config, 0, 1.0, trainer.device)
     large = repeat_rows(inputs, 10)
     assert large.mask is not None
@@ -58,7 +61,7 @@ def test_inputs_of_any_size_are_built_from_one_batch(data: Path) -> None:
 
 
 def test_the_largest_batch_is_found(data: Path, three_fit: list[int]) -> None:
-    trainer = Trainer(CONFIG, PairDataset(data))
+    trainer = Trainer(TrainTask(CONFIG, PairDataset(data)))
     assert largest_that_fits(trainer, 64) == 3
     assert max(three_fit) == 64
     assert 4 in three_fit
@@ -82,9 +85,8 @@ def test_auto_uses_the_largest_fitting_batch_and_records_it(
         train(config, data, tmp_path / "cpu")
     assert not (tmp_path / "cpu").exists()
 
-    def on_cpu(config: Any, dataset: Any, device: Any) -> int:
-        alone = dataclasses.replace(config, batch_size=1)
-        return largest_that_fits(Trainer(alone, dataset), MAX_BATCH)
+    def on_cpu(task: TrainTask, device: Any) -> int:
+        return largest_that_fits(Trainer(task.replace(batch_size=1)), MAX_BATCH)
 
     monkeypatch.setattr(loop, "find_batch_size", on_cpu)
     train(config, data, tmp_path / "run")
@@ -95,7 +97,7 @@ def test_auto_uses_the_largest_fitting_batch_and_records_it(
     train(dataclasses.replace(config, steps=4), data, tmp_path / "run")
     assert max(three_fit) == MAX_BATCH
     with pytest.raises(ConfigError):
-        find_batch_size(config, dataset, torch.device("cpu"))
+        find_batch_size(TrainTask(config, dataset), torch.device("cpu"))
 
 
 class Machine:

@@ -16,6 +16,7 @@ from small_data import CONFIG
 from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.model.xmdpt import SIZES
 from xmdpt_cli.training.loop import train
+from xmdpt_cli.training.task import TrainTask
 from xmdpt_cli.training.trainer import Trainer
 
 
@@ -28,7 +29,7 @@ def test_300_steps_equal_the_equations(
         CONFIG, steps=steps, batch_size=2, ema=0.99, ema_warmup=False, learning_rate=1e-4,
         checkpoint_every=steps,
     )  # fmt: skip
-    trainer = Trainer(config, PairDataset(data))
+    trainer = Trainer(TrainTask(config, PairDataset(data)))
     start = {k: v.detach().clone() for k, v in trainer.model.state_dict().items()}
     loader = trainer.loader()
     losses, average = train_plainly(
@@ -37,7 +38,7 @@ def test_300_steps_equal_the_equations(
         steps,
         config.learning_rate,
         config.ema,
-        scale=trainer.scale,
+        scale=trainer.task.scale,
         drop=config.cond_drop_prob,
         ratio=config.mask_ratio,
         depth=len(trainer.model.tdnet.blocks),

@@ -18,11 +18,12 @@ from xmdpt_cli.diffusion import Schedule
 from xmdpt_cli.training.config import TrainConfig
 from xmdpt_cli.training.optimizer import make_optimizers
 from xmdpt_cli.training.step import StepNoise, mask_ratio, repa_target, step_inputs
+from xmdpt_cli.training.task import TrainTask
 from xmdpt_cli.training.trainer import Trainer, compile_step
 
 
 def trainer(data: Path, **changes: Any) -> Trainer:
-    return Trainer(dataclasses.replace(CONFIG, **changes), PairDataset(data))
+    return Trainer(TrainTask(dataclasses.replace(CONFIG, **changes), PairDataset(data)))
 
 
 def test_step_noise_depends_only_on_the_pair() -> None:
@@ -79,14 +80,14 @@ def test_the_noises_of_the_two_passes_are_independent(data: Path) -> None:
     batch = run.loader().batch(0)
     step_noise = batch.step_noise
     assert step_noise is not None
-    inputs = step_inputs(batch, run.config, 0, run.scale, run.device)
+    inputs = step_inputs(batch, run.config, 0, run.task.scale, run.device)
     assert torch.equal(inputs.noise, step_noise.noise)
     assert inputs.masked_noise is not None
     many = StepNoise.sample(7, range(200), (4, 8, 8), 64)
     pair = torch.stack([many.noise.flatten(), many.masked_noise.flatten()])
     assert abs(float(pair.corrcoef()[0, 1])) < 5 / many.noise.numel() ** 0.5
     assert float(many.masked_noise.std()) == pytest.approx(1, abs=0.02)
-    together = step_inputs(batch, shared.config, 0, run.scale, run.device)
+    together = step_inputs(batch, shared.config, 0, run.task.scale, run.device)
     assert together.masked_noise is None
 
     a, b = run.run(inputs), shared.run(together)
@@ -133,7 +134,7 @@ def test_min_snr_weights_equal_the_paper(prediction: str) -> None:
 def test_min_snr_only_weights_the_squared_error(data: Path) -> None:
     plain, weighted = trainer(data), trainer(data, loss_weighting="min-snr")
     batch = plain.loader().batch(0)
-    inputs = step_inputs(batch, CONFIG, 0, plain.scale, plain.device)
+    inputs = step_inputs(batch, CONFIG, 0, plain.task.scale, plain.device)
     a, b = plain.run(inputs), weighted.run(inputs)
     assert torch.equal(a.mse, b.mse)
     weight = Schedule().weight("min-snr", inputs.timesteps)
@@ -187,7 +188,7 @@ def test_repa_loss_decreases(data: Path) -> None:
     run = trainer(data, repa_weight=0.5, repa_layer=2)
     loader = run.loader()
     batch = loader.batch(0)
-    inputs = step_inputs(batch, run.config, 0, run.scale, run.device)
+    inputs = step_inputs(batch, run.config, 0, run.task.scale, run.device)
     dataset = run.dataset
     assert inputs.target_tokens is not None
     key, views = batch.pairs[0].split("/")
@@ -216,7 +217,7 @@ def test_a_step_is_one_graph_and_compiles_once(data: Path, conditioning: str) ->
     compiled = torch.compile(plain, backend=counter, fullgraph=True, dynamic=False)
     loader = run.loader()
     batch = loader.batch(0)
-    inputs = step_inputs(batch, run.config, 0, run.scale, run.device)
+    inputs = step_inputs(batch, run.config, 0, run.task.scale, run.device)
     torch.testing.assert_close(compiled(inputs).total, plain(inputs).total)
     run.run = compiled
     for step in range(1, 5):

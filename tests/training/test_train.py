@@ -25,6 +25,7 @@ from xmdpt_cli.model import XMDPT
 from xmdpt_cli.storage.stores import open_store
 from xmdpt_cli.training.loop import train
 from xmdpt_cli.training.optimizer import learning_rate_factor
+from xmdpt_cli.training.task import TrainTask
 from xmdpt_cli.training.trainer import Trainer
 from xmdpt_cli.utils import interrupts
 
@@ -282,7 +283,9 @@ def test_learning_rate_schedule() -> None:
 
 
 def test_the_ema_follows_its_formula(data: Path) -> None:
-    trainer = Trainer(dataclasses.replace(CONFIG, ema=0.9, ema_warmup=False), PairDataset(data))
+    trainer = Trainer(
+        TrainTask(dataclasses.replace(CONFIG, ema=0.9, ema_warmup=False), PairDataset(data))
+    )
     start = trainer.model.tdnet.pos_embed.detach().clone()
     trainer.step(iter([trainer.loader().batch(0)]))
     expected = 0.9 * start + 0.1 * trainer.model.tdnet.pos_embed.detach()
@@ -325,7 +328,7 @@ def test_a_run_of_an_earlier_version_is_refused_by_name(data: Path, tmp_path: Pa
 def test_gradients_are_clipped_at_their_norm(data: Path) -> None:
     def first_step(limit: float) -> Trainer:
         config = dataclasses.replace(CONFIG, max_grad_norm=limit)
-        made = Trainer(config, PairDataset(data))
+        made = Trainer(TrainTask(config, PairDataset(data)))
         made.step(iter([made.loader().batch(0)]))
         return made
 

@@ -35,6 +35,7 @@ from xmdpt_cli.training.config import TrainConfig
 from xmdpt_cli.training.ema import Ema
 from xmdpt_cli.training.logger import MetricsLogger, read
 from xmdpt_cli.training.loop import train
+from xmdpt_cli.training.task import TrainTask
 from xmdpt_cli.training.validation import Validator, is_validation_step
 from xmdpt_cli.training.validation_metrics import similarity, validation_losses
 from xmdpt_cli.training.validation_pairs import (
@@ -81,7 +82,7 @@ def make_validator(
         guidance=1.5,
         power=1.0,
     )
-    return Validator(out, data, config, **options)
+    return Validator(out, TrainTask(config, data), **options)
 
 
 def test_evenly_spaced_pairs_and_timesteps() -> None:
@@ -355,7 +356,7 @@ def test_validation_and_interrupts_do_not_change_the_run(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("xmdpt_cli.training.validation.validation_losses", interrupted)
+        patch.setattr("xmdpt_cli.training.task.validation_losses", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train(watched, data.path, tmp_path / "parts")
     train(dataclasses.replace(watched, steps=4), data.path, tmp_path / "parts")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from xmdpt_cli.bench.baselines import BASELINES, BRANCHES, Baseline, disentangled, sample_dcfg
 from xmdpt_cli.bench.published import PublishedXMDPT
-from xmdpt_cli.bench.random_networks import Inputs, random_xmdpt
+from xmdpt_cli.bench.random_networks import Inputs, random_xmdpt, sd_vae, taesd
 from xmdpt_cli.bench.timing import precision
 from xmdpt_cli.diffusion import Guided, sample
 from xmdpt_cli.diffusion.guidance import Denoise
@@ -25,8 +25,12 @@ from xmdpt_cli.model.fast import compile_sampling
 from xmdpt_cli.training.config import TrainConfig
 
 STEPS = 50  # the paper's table
+FEW = 4  # of a distilled model
 GUIDANCE, POWER = 2.0, 0.01  # paper sec. 4.1
 SCALES = 2.0, 2.0  # of D-CFG; speed does not depend on them
+
+#: what decodes latents: (device, dtype, divisor of its widths) -> a network of diffusers
+DECODERS: dict[str, Callable[..., Any]] = {"decode": sd_vae, "tiny decoder": taesd}
 
 Setup = Callable[[], Any]
 Generate = Callable[[Any, int], Tensor]
@@ -34,8 +38,8 @@ Generate = Callable[[Any, int], Tensor]
 
 @dataclass(frozen=True)
 class Implementation:
-    """A way to sample a batch: ``generate(setup(), steps)`` returns latents (N, C, h, w), or images
-    if ``latent`` is False. ``setup`` computes what all steps share."""
+    """A way to sample a batch: ``generate(setup(), steps)`` returns latents (N, C, h, w) for
+    ``decoder``, or images if that is empty. ``setup`` computes what all steps share."""
 
     model: str
     name: str
@@ -45,7 +49,7 @@ class Implementation:
     dtype: torch.dtype
     branches: int  # forwards of a step
     steps: int = STEPS  # of an image
-    latent: bool = True
+    decoder: str = "decode"  # a key of ``DECODERS``
     same: str = ""  # implementations of a model with an equal value give the same result
     gain: str = ""  # what it adds to ``base``, the name of another implementation of this model
     base: str = ""
@@ -56,8 +60,9 @@ class Implementation:
         return f"{self.model} / {self.name}"
 
     def timed(self, measured_steps: int) -> int:
-        """The number of steps that are timed."""
-        return min(measured_steps, self.steps)
+        """The number of steps that are timed: of a few steps all, which start and end with work of
+        their own."""
+        return self.steps if self.steps <= FEW else min(measured_steps, self.steps)
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,7 @@ def baseline_implementation(baseline: Baseline, network: Any, setting: Setting) 
         lambda conditions, steps: sample_dcfg(network, noise, conditions, steps),
         setting.dtype,
         BRANCHES,
-        latent=baseline.latent,
+        decoder="decode" if baseline.latent else "",
         same="dcfg",
         parameters=(parameters, parameters),
     )

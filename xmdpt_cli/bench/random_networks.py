@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from xmdpt_cli.model import XMDPT
+from xmdpt_cli.diffusion import Schedule
+from xmdpt_cli.model import XMDPT, kernels
+from xmdpt_cli.model.checkpoint import published_metadata
 
-if TYPE_CHECKING:  # importing it loads transformers
+if TYPE_CHECKING:  # importing them loads transformers
     from xmdpt_cli.encoders.dino import Dino
+    from xmdpt_cli.sampling.sampler import Sampler
 
 
 def random_xmdpt(size: str, pixels: int) -> XMDPT:
@@ -55,7 +58,8 @@ class Inputs(NamedTuple):
 
 
 def random_dino(size: str, device: torch.device) -> Dino:
-    """DINOv2 with the shape of facebook/dinov2-giant or -base, or a tiny one; in float32."""
+    """DINOv2 with the shape of facebook/dinov2-giant or -base; "thin": base with one layer; or a
+    tiny one; in float32."""
     from transformers import Dinov2Config, Dinov2Model
 
     from xmdpt_cli.encoders.dino import Dino
@@ -69,6 +73,7 @@ def random_dino(size: str, device: torch.device) -> Dino:
             "use_swiglu_ffn": True,
         },
         "base": {},
+        "thin": {"num_hidden_layers": 1},
         "tiny": {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4},
     }
     network = Dinov2Model(Dinov2Config(image_size=518, patch_size=14, **shapes[size]))
@@ -103,3 +108,25 @@ def sd_vae(device: torch.device | str, dtype: torch.dtype = torch.float32, narro
     )
     # not diffusers' ``to``, which warns about layers to be kept in fp32: this network has none
     return nn.Module.to(network.eval().requires_grad_(False), device, dtype)
+
+
+def taesd(device: torch.device | str, dtype: torch.dtype = torch.float32, narrow: int = 1) -> Any:
+    """A tiny decoder shaped like madebyollin/taesd (f = 8, 4 channels), widths over ``narrow``."""
+    from diffusers import AutoencoderTiny
+
+    widths = (64 // narrow,) * 4
+    network = AutoencoderTiny(
+        encoder_block_out_channels=widths, decoder_block_out_channels=widths, latent_channels=4
+    )
+    return nn.Module.to(network.eval().requires_grad_(False), device, dtype)
+
+
+def random_sampler(size: str, pixels: int, device: torch.device, dtype: torch.dtype) -> Sampler:
+    """A sampler as ``Sampler.load`` returns, with ``random_xmdpt``."""
+    from xmdpt_cli.sampling.sampler import Sampler
+
+    model = random_xmdpt(size, pixels)
+    metadata = published_metadata(model, pixels)
+    model.to(device, dtype)
+    kernels.prepare(model)
+    return Sampler(model, Schedule(metadata["schedule"], metadata["prediction"]), metadata)

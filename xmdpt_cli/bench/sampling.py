@@ -18,6 +18,7 @@ from torch import Tensor
 from xmdpt_cli.bench.baselines import BASELINES, BRANCHES, PAPER_SECONDS, fit
 from xmdpt_cli.bench.flops import flops
 from xmdpt_cli.bench.implementations import (
+    DECODERS,
     Implementation,
     Setting,
     baseline_implementations,
@@ -25,7 +26,6 @@ from xmdpt_cli.bench.implementations import (
 )
 from xmdpt_cli.bench.machine import Machine
 from xmdpt_cli.bench.measure import Timed, peak_memory, time_calls
-from xmdpt_cli.bench.random_networks import sd_vae
 from xmdpt_cli.bench.report import Report, Row, times
 from xmdpt_cli.bench.timing import precision, ratios
 from xmdpt_cli.errors import ConfigError, XmdptError
@@ -67,9 +67,11 @@ def measure_sampling(
             calls[once], flop[once] = impl.setup, flops(impl.setup)
             calls[steps] = partial(generate, count)
             flop[steps] = count * flops(partial(generate, 1))
-        for dtype in {impl.dtype: None for impl in impls if impl.latent}:
-            name, decode = f"decode {precision(dtype)}", _decoding(setting, dtype)
-            calls[name], flop[name] = decode, flops(decode)
+        for impl in impls:
+            name = _decode_name(impl)
+            if name and name not in calls:
+                calls[name] = _decoding(setting, impl)
+                flop[name] = flops(calls[name])
         dtypes = {impl.dtype for impl in impls}
         timed = time_calls(calls, dtypes, setting.device, rounds, progress)
         rows = [_row(impl, setting, flop, timed, measured_steps) for impl in impls]
@@ -133,11 +135,16 @@ def _checked_setups(
     return states
 
 
-def _decoding(setting: Setting, dtype: torch.dtype) -> Callable[[], object]:
+def _decode_name(impl: Implementation) -> str:
+    """Of the call that decodes: ``decode fp32``; empty for an implementation without a decoder."""
+    return f"{impl.decoder} {precision(impl.dtype)}" if impl.decoder else ""
+
+
+def _decoding(setting: Setting, impl: Implementation) -> Callable[[], object]:
     torch.manual_seed(0)
-    vae = sd_vae(setting.device, dtype, narrow=4 if setting.tiny else 1)
+    vae = DECODERS[impl.decoder](setting.device, impl.dtype, narrow=4 if setting.tiny else 1)
     side = setting.pixels // 8
-    latents = torch.randn(setting.batch, 4, side, side).to(setting.device, dtype)
+    latents = torch.randn(setting.batch, 4, side, side).to(setting.device, impl.dtype)
     decode: Callable[[], object] = torch.no_grad()(lambda: vae.decode(latents).sample)
     return decode
 
@@ -156,8 +163,8 @@ def _row(
 ) -> Row:
     steps = impl.timed(measured_steps)
     times = {f"{impl.key} / once": 1.0, f"{impl.key} / steps": impl.steps / steps}  # by part
-    if impl.latent:
-        times[f"decode {precision(impl.dtype)}"] = 1.0
+    if impl.decoder:
+        times[_decode_name(impl)] = 1.0
     scale = IMAGES / setting.batch
     seconds = {name: [scale * n * s for s in timed.seconds[name]] for name, n in times.items()}
     return Row.of(

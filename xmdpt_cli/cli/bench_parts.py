@@ -1,4 +1,4 @@
-"""``xmdpt bench train``, ``encode``, ``data`` and ``scale``."""
+"""``xmdpt bench train``, ``latency``, ``encode``, ``data`` and ``scale``."""
 
 from __future__ import annotations
 
@@ -71,6 +71,46 @@ def train(
             pixels=pixels,
             compiled=compile_,
             online=online,
+            rounds=rounds,
+            progress=progress,
+        )
+
+    measure_and_report(measure, out, compare, as_json)
+
+
+@bench_app.command("latency", cls=Command)
+@panels({"What is measured": "size pixels precision compile", "Report": REPORT})
+def latency(
+    size: Sizes = None,
+    pixels: Pixels = 256,
+    rounds: Rounds = 10,
+    precision: Precision = "auto",
+    compile_: Annotated[
+        bool | None,
+        typer.Option("--compile/--no-compile", help="Use torch.compile [on a GPU]."),
+    ] = None,
+    out: Out = BENCH,
+    compare: Compare = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Measure how long one image takes.
+
+    From the keypoints of a pose to a PNG file, whole and in parts. The source is encoded already.
+    """
+
+    def measure(progress: Progress) -> Report:
+        from xmdpt_cli.bench.latency import measure_latency
+
+        sizes = check_sizes(size)
+        check_pixels(pixels)
+        where, dtype = device_and_dtype(device, precision)
+        return measure_latency(
+            sizes,
+            where,
+            dtype,
+            64 if sizes == ["tiny"] else pixels,
+            compiled=where.type == "cuda" if compile_ is None else compile_,
             rounds=rounds,
             progress=progress,
         )

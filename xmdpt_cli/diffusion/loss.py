@@ -22,7 +22,7 @@ class Losses(NamedTuple):
     Attributes:
         total: (), mean(mse + vb) + mean(masked_mse + masked_vb), paper eq. 5.
         mse: Squared error of the prediction.
-        vb: Variational bound in bits per dimension.
+        vb: Variational bound in bits per dimension; None: the variance is not trained.
         masked_mse: The same of the masked pass; None: there was no such pass.
         masked_vb: The same of the masked pass.
         repa: Cosine similarity of hidden tokens and REPA's target; None: REPA is off.
@@ -30,7 +30,7 @@ class Losses(NamedTuple):
 
     total: Tensor
     mse: Tensor
-    vb: Tensor
+    vb: Tensor | None = None
     masked_mse: Tensor | None = None
     masked_vb: Tensor | None = None
     repa: Tensor | None = None

@@ -13,8 +13,8 @@ from xmdpt_cli.data.pair_images import PairImages
 from xmdpt_cli.data.sampler import LoaderConfig
 from xmdpt_cli.data.stream_loader import train_loader
 from xmdpt_cli.model import XMDPT
-from xmdpt_cli.training.config import TrainConfig
 from xmdpt_cli.training.online import OnlineLoader, find_encoders
+from xmdpt_cli.training.run_config import RunConfig
 from xmdpt_cli.training.step import StepBatch, StepLoader, StepNoise, with_step_noise
 
 
@@ -54,7 +54,7 @@ class OnlineStepLoader(StepLoader):
 
 
 def build_dataloader(
-    config: TrainConfig,
+    config: RunConfig,
     dataset: PairDataset,
     model: XMDPT,
     size: int,
@@ -77,8 +77,8 @@ def build_dataloader(
         world,
         config.swap,
         config.flip,
-        pose_maps=config.conditioning == "tokens",
-        target_tokens=config.repa_weight > 0,
+        pose_maps=model.conditioning == "tokens",
+        target_tokens=model.repa_projector is not None,
         swap_batch=config.batch_size if config.swap_by == "batch" else 0,
     )
     broken = BrokenShards(dataset, config.seed, warn)

@@ -11,17 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from xmdpt_cli.data.dataset import PairDataset
-from xmdpt_cli.diffusion import Schedule
-from xmdpt_cli.model import XMDPT, Mask, parameter_counts
+from xmdpt_cli.model import parameter_counts
 from xmdpt_cli.training import checkpoint
-from xmdpt_cli.training.build_model import build_model
-from xmdpt_cli.training.config import TrainConfig
 from xmdpt_cli.training.ema import Ema
 from xmdpt_cli.training.flops import step_flops
 from xmdpt_cli.training.footprint import COUNTED, Cost, parameter_bytes, step_time
 from xmdpt_cli.training.optimizer import make_optimizers, state_bytes
-from xmdpt_cli.training.step import Inputs, TrainStep, in_bf16
+from xmdpt_cli.training.step import Step, in_bf16
+from xmdpt_cli.training.task import Task
 
 
 @dataclass(frozen=True)
@@ -86,42 +83,43 @@ def estimate(
 
 
 def estimate_training(
-    config: TrainConfig,
-    dataset: PairDataset,
+    task: Task,
     out: Path,
     device: torch.device,
     world: int = 1,
     sharded: bool = False,
 ) -> Estimate:
-    """The estimate of ``xmdpt train``; of the dataset only shapes are read.
+    """The estimate of a run of ``task``; of the dataset only shapes are read.
 
     ``world``: processes that train together; ``sharded``: they share weights and state (FSDP2).
     """
-    config = _with_mean_mask(config)
-    step = _shapes_only(config, dataset)
+    task = task.of_mean_cost()
+    config, step = task.config, _shapes_only(task)
     step.autocast = in_bf16(config.precision, device)
 
     def loss(module: nn.Module, count: int) -> Tensor:
-        inputs = made_up_inputs(config, dataset, step.model, count, torch.device("cpu"))
+        inputs = task.made_up_inputs(step.model, count, torch.device("cpu"))
         total: Tensor = module(inputs).total
         return total
 
     weights = parameter_bytes(step.model.parameters())
+    frozen = parameter_bytes(step.parameters()) - weights  # a teacher's
     state = state_bytes(step.model, config)
     kept = config.keep_checkpoints + 1  # the newest is written before the oldest is removed
     kept += config.steps // config.keep_every if config.keep_every else 0
     share = world if sharded else 1
     memory = dict.fromkeys(("weights", "gradients", "average"), weights // share)
+    memory |= {"optimizer": state // share, **({"teacher": frozen // share} if frozen else {})}
     return estimate(
         Cost(step, loss),
-        lambda count: _ready_step(config, dataset, count, device),
+        lambda count: _ready_step(task, count, device),
         out=out,
         steps=config.steps,
         pairs=config.batch_size // world,
         accumulate=config.accumulate,
         device=device,
         bf16=step.autocast,
-        memory={**memory, "optimizer": state // share},
+        memory=memory,
         checkpoint_bytes=2 * weights + state,  # model, average, optimizer
         kept=kept,
         model_bytes=weights,
@@ -129,71 +127,28 @@ def estimate_training(
     )
 
 
-def pair_flops(config: TrainConfig, dataset: PairDataset) -> float:
+def pair_flops(task: Task) -> float:
     """FLOPs of a training step per pair, without the encoders of ``online``."""
-    config = _with_mean_mask(config)
-    step = _shapes_only(config, dataset)
-    inputs = made_up_inputs(config, dataset, step.model, 1, torch.device("cpu"))
+    task = task.of_mean_cost()
+    step = _shapes_only(task)
+    inputs = task.made_up_inputs(step.model, 1, torch.device("cpu"))
     return float(step_flops(step, inputs))
 
 
-def _with_mean_mask(config: TrainConfig) -> TrainConfig:
-    """The configuration with the mean of its mask ratios in every step."""
-    ratio = config.mask_ratio + config.mask_span / 2
-    return dataclasses.replace(config, mask_ratio=ratio, mask_span=0.0)
-
-
-def _shapes_only(config: TrainConfig, dataset: PairDataset) -> TrainStep:
-    """The step of a configuration, whose tensors have shapes and no data."""
+def _shapes_only(task: Task) -> Step:
+    """The step of a task, whose tensors have shapes and no data."""
     with torch.device("meta"):
-        model = build_model(config, dataset)
-    return TrainStep(model, config, Schedule(config.schedule, config.prediction))
+        model = task.build_model()
+    return task.make_step(model, torch.device("cpu"))
 
 
-def made_up_inputs(
-    config: TrainConfig, dataset: PairDataset, model: XMDPT, count: int, device: torch.device
-) -> Inputs:
-    """Random inputs of the dataset's shapes, for ``count`` pairs."""
-    tokens, side = model.tdnet.grid**2, model.pose_pixels
-
-    def normal(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        return torch.randn(count, *shape, device=device).to(dtype)
-
-    def dino_tokens(name: str) -> Tensor:
-        return normal(*dataset.column(name).shape, dtype=torch.bfloat16)
-
-    maps = None
-    if config.conditioning == "tokens":
-        maps = (normal(3, side, side), normal(3, side, side))
-    mask = None
-    if config.predictor != "none":
-        mask = Mask.random(torch.rand(count, tokens, device=device), config.mask_ratio)
-    kept = torch.ones(count, dtype=torch.bool, device=device)
-    return Inputs(
-        target=normal(*model.latent_shape),
-        source=normal(*model.latent_shape),
-        noise=normal(*model.latent_shape),
-        masked_noise=normal(*model.latent_shape) if mask is not None else None,
-        timesteps=torch.zeros(count, dtype=torch.long, device=device),
-        keep=kept,
-        keep_masked=kept,
-        pose_tokens=dino_tokens("pose_tokens"),
-        source_tokens=dino_tokens("source_tokens"),
-        mask=mask,
-        pose_maps=maps,
-        target_tokens=dino_tokens("source_tokens") if config.repa_weight else None,
-    )
-
-
-def _ready_step(
-    config: TrainConfig, dataset: PairDataset, count: int, device: torch.device
-) -> Callable[[], None]:
+def _ready_step(task: Task, count: int, device: torch.device) -> Callable[[], None]:
     """A training step on ``count`` pairs, optimizer and EMA included, ready to run."""
-    model = build_model(config, dataset).to(device)
-    step = TrainStep(model, config, Schedule(config.schedule, config.prediction).to(device))
+    config, model = task.config, task.build_model().to(device)
+    step = task.make_step(model, device)
     step.autocast = in_bf16(config.precision, device)
     optimizers, ema = make_optimizers(model, config), Ema(model, config.ema, config.ema_warmup)
-    inputs = made_up_inputs(config, dataset, model, count, device)
+    inputs = task.made_up_inputs(model, count, device)
 
     def run() -> None:
         model.zero_grad(set_to_none=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import gc
 import os
 from collections.abc import Callable
@@ -11,11 +10,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.errors import ConfigError, XmdptError, is_out_of_memory
 from xmdpt_cli.files import human_bytes
-from xmdpt_cli.training.config import TrainConfig
-from xmdpt_cli.training.step import step_inputs
+from xmdpt_cli.training.task import Task
 from xmdpt_cli.training.trainer import Trainer
 
 T = TypeVar("T")
@@ -41,7 +38,7 @@ def largest_that_fits(trainer: Trainer, start: int) -> int:
     used afterwards. No collective. XmdptError if not even one pair fits.
     """
     batch = trainer.loader().batch(0)
-    inputs = step_inputs(batch, trainer.config, 0, trainer.scale, trainer.device)
+    inputs = trainer.task.inputs(batch, 0, trainer.device)
 
     def try_step(count: int) -> None:
         trainer.model.zero_grad(set_to_none=True)
@@ -53,13 +50,13 @@ def largest_that_fits(trainer: Trainer, start: int) -> int:
     return largest_batch(try_step, start)
 
 
-def find_batch_size(config: TrainConfig, dataset: PairDataset, device: torch.device) -> int:
+def find_batch_size(task: Task, device: torch.device) -> int:
     """Pairs per micro batch that fill a GPU's memory; ConfigError on a CPU, which swaps instead of
     running out of memory."""
     if device.type != "cuda":
         raise ConfigError("--batch-size auto tries a GPU's memory", "on a CPU give a number")
-    alone = dataclasses.replace(config, batch_size=1, accumulate=1, compile="off", online=False)
-    found = largest_that_fits(Trainer(alone, dataset, device), min(MAX_BATCH, len(dataset)))
+    alone = task.replace(batch_size=1, accumulate=1, compile="off", online=False)
+    found = largest_that_fits(Trainer(alone, device), min(MAX_BATCH, len(task.dataset)))
     free_memory()  # of this trainer, before the run's own is created
     return found
 

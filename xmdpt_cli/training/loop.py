@@ -1,4 +1,4 @@
-"""The training loop: from a prepared dataset to a model folder.
+"""The training loop: from a prepared dataset to a model folder; of ``train`` and of ``distill``.
 
 All random numbers of a step follow from the seed and the step's number, so a resumed run ends with
 the same weights, bit for bit, as one that was never interrupted.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,20 +22,19 @@ from xmdpt_cli.files import only_process
 from xmdpt_cli.progress import Progress, Say, silent, silently
 from xmdpt_cli.training import checkpoint
 from xmdpt_cli.training.build_dataloader import EncoderPaths
-from xmdpt_cli.training.checks import check_dataset
 from xmdpt_cli.training.config import TrainConfig
 from xmdpt_cli.training.distributed import Distributed
 from xmdpt_cli.training.estimate import pair_flops
 from xmdpt_cli.training.find_batch_size import batch_too_large, find_batch_size, largest_that_fits
 from xmdpt_cli.training.flops import peak_flops
 from xmdpt_cli.training.logger import MetricsLogger, TimedIterator
+from xmdpt_cli.training.run_config import RunConfig
 from xmdpt_cli.training.run_folder import export_model, read_run, start_run
 from xmdpt_cli.training.step import StepBatch, StepLoader, logged_terms
+from xmdpt_cli.training.task import LARGE, Task, TrainTask
 from xmdpt_cli.training.tracker import check_tracker, open_tracker
 from xmdpt_cli.training.trainer import Trainer
 from xmdpt_cli.training.validation import Decode, Validator, is_validation_step
-
-LARGE = ("L", "XL")  # sizes that several processes train by FSDP2 with sharding "auto"
 
 
 @dataclass
@@ -74,19 +74,58 @@ def train(
     first. Raises XmdptError if ``out`` holds another run, if ``data`` is not a prepared dataset,
     and if the loss is not finite.
     """
+    return fit(
+        config,
+        lambda: TrainTask(config, training_pairs(data, out)),
+        out,
+        large=config.size in LARGE,
+        device=device,
+        progress=progress,
+        warn=warn,
+        say=say,
+        encoders=encoders,
+        decode=decode,
+        force=force,
+    )
+
+
+def training_pairs(data: str | Path, out: Path) -> PairDataset:
+    """The training pairs of a dataset. A resumed run may skip a broken shard; a new run needs all
+    shards."""
+    return PairDataset(data, "train", lenient=(out / "checkpoints").is_dir())
+
+
+def fit(
+    config: RunConfig,
+    make_task: Callable[[], Task],
+    out: Path,
+    *,
+    large: bool,
+    device: str = "cpu",
+    progress: Progress = silent,
+    warn: Say = silently,
+    say: Say = silently,
+    encoders: EncoderPaths | None = None,
+    decode: Decode | None = None,
+    force: bool = False,
+) -> TrainResult:
+    """Train a task with the settings ``config`` in the run folder ``out``; see ``train``.
+
+    ``make_task`` is called when the process group exists, so that its errors are those of all
+    ranks. ``large``: with sharding "auto" several processes use FSDP2.
+    """
     check_tracker(config.track)
-    dist = Distributed.init(device, config.sharding, large=config.size in LARGE)
+    dist = Distributed.init(device, config.sharding, large=large)
     with dist.translate_errors(), ExitStack() as stack:
-        # a resumed run may skip a broken shard; a new run needs all shards
-        dataset = PairDataset(data, "train", lenient=(out / "checkpoints").is_dir())
-        for note in [*config.doubts(), *check_dataset(config, dataset.manifest, data)]:
+        task = make_task()
+        for note in task.notes():
             warn(note)
         if not config.batch_size:  # auto
-            size = dist.run_on_main(lambda: _batch_size(config, dataset, out, dist))
-            config = dataclasses.replace(config, batch_size=size)
-        trainer = Trainer(config, dataset, device, dist)  # before anything is written: may fail
+            size = dist.run_on_main(lambda: _batch_size(task, out, dist))
+            task = task.replace(batch_size=size)
+        trainer = Trainer(task, device, dist)  # before anything is written: may fail
         dist.only_on_main(lambda: stack.enter_context(only_process(out)))
-        dist.run_on_main(lambda: start_run(out, config, dataset, force))
+        dist.run_on_main(lambda: start_run(out, task, force))
         if trainer.resume(out / "checkpoints") and dist.is_main and trainer.done < config.steps:
             say(f"resuming at step {trainer.done} of {config.steps}")
         first, start = trainer.done, time.perf_counter()
@@ -104,18 +143,18 @@ def train(
         seconds = time.perf_counter() - start
         model = trainer.ema_model()
         if model is not None:
-            export_model(out / "model", model, config, dataset, trainer.done)
+            export_model(out / "model", model, task, trainer.done)
         skipped = dist.all_reduce_sum(trainer.skipped)  # also waits until the model is written
     speed = (trainer.done - first) / seconds
     return TrainResult(out / "model", trainer.done, logger.last_loss, seconds, speed, skipped)
 
 
-def _batch_size(config: TrainConfig, dataset: PairDataset, out: Path, dist: Distributed) -> int:
+def _batch_size(task: Task, out: Path, dist: Distributed) -> int:
     """The batch size of the run in ``out``, or the largest that fits on this rank's device."""
     run = read_run(out)
     if run is not None:
         return run["config"]["batch_size"]
-    return find_batch_size(config, dataset, dist.device) * dist.world_size * config.accumulate
+    return find_batch_size(task, dist.device) * dist.world_size * task.config.accumulate
 
 
 def _make_logger(trainer: Trainer, out: Path, warn: Say) -> MetricsLogger:
@@ -129,7 +168,7 @@ def _make_logger(trainer: Trainer, out: Path, warn: Say) -> MetricsLogger:
         config.log_every,
         dist,
         device=trainer.device,
-        flops_per_image=None if peak is None else pair_flops(config, trainer.dataset),
+        flops_per_image=None if peak is None else pair_flops(trainer.task),
         peak=None if peak is None else peak * dist.world_size,
         tracker=dist.only_on_main(lambda: open_tracker(config.track, out, settings)),
         steps=config.steps,
@@ -146,8 +185,7 @@ def _make_validator(
     return trainer.dist.only_on_main(
         lambda: Validator(
             out,
-            trainer.dataset,
-            trainer.config,
+            trainer.task,
             done=trainer.done,
             device=trainer.device,
             autocast=trainer.autocast,
@@ -167,7 +205,7 @@ def _run_steps(
 ) -> None:
     """Step until ``config.steps`` are done; validate and save as often as configured."""
     config, dist = trainer.config, trainer.dist
-    progress("train", trainer.done, config.steps)
+    progress(trainer.task.command, trainer.done, config.steps)
     validating = is_validation_step(config.validate_every, config.steps, trainer.done)
     if validating and not dist.run_on_main(lambda: logger.has(trainer.done, "val_loss")):
         _validate(trainer, logger, validator)  # the run was interrupted before it
@@ -191,7 +229,7 @@ def _run_steps(
             if saving:
                 with logger.paused():
                     trainer.save(out / "checkpoints")
-            progress("train", step, config.steps, **logger.progress_values)
+            progress(trainer.task.command, step, config.steps, **logger.progress_values)
             if interrupted():
                 raise KeyboardInterrupt
 

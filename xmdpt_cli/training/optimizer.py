@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from xmdpt_cli.training.config import TrainConfig
+from xmdpt_cli.training.run_config import RunConfig
 
 #: Newton-Schulz coefficients of the quintic that pushes singular values towards 1 (Jordan 2024)
 QUINTIC = (3.4445, -4.7750, 2.0315)
 
 
-def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
+def make_optimizers(model: nn.Module, config: RunConfig) -> list[torch.optim.Optimizer]:
     """AdamW or Adan over everything, or Muon over the blocks' matrices and AdamW over the rest."""
     if config.optimizer == "adan":
         from timm.optim.adan import Adan
@@ -49,7 +49,7 @@ def learning_rate_factor(step: int, steps: int, warmup_steps: int, decay: str) -
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup_steps) / span)))
 
 
-def state_bytes(model: nn.Module, config: TrainConfig) -> int:
+def state_bytes(model: nn.Module, config: RunConfig) -> int:
     """Bytes of the optimizers' state: float32 tensors of the parameters' shapes."""
     each = 4 if config.optimizer == "adan" else 2
     total = 0

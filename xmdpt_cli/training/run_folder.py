@@ -15,7 +15,6 @@ from typing import Any
 from typing_extensions import NotRequired, TypedDict
 
 from xmdpt_cli import config as configuration
-from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.encoders.identity import HUB, TRANSFORMERS, tables_of
 from xmdpt_cli.encoders.places import without_places, write_places
 from xmdpt_cli.errors import XmdptError
@@ -23,7 +22,7 @@ from xmdpt_cli.files import content, write_text, writing
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.model.checkpoint import save_model
 from xmdpt_cli.training import checkpoint
-from xmdpt_cli.training.config import TrainConfig
+from xmdpt_cli.training.task import Task
 from xmdpt_cli.utils import records
 
 # Settings that may differ when a run is resumed: how long it is, how often and how many checkpoints
@@ -43,10 +42,16 @@ _UNFINISHED = {".lock", "config.toml", "config.toml.part", "run.json.part"}
 
 
 class RunRecord(TypedDict):
-    """run.json: the dataset's shards by their sha256, the settings, and what --force changed."""
+    """run.json: the dataset's shards by their sha256, the settings, and what --force changed.
+
+    ``teacher``: the identity of the model that a run distils (``Sampler.identity``), which was in
+    ``teacher_folder``.
+    """
 
     data: list[str]
     config: _Settings
+    teacher: NotRequired[str]
+    teacher_folder: NotRequired[str]
     position_tables: NotRequired[dict[str, str]]
     forced: NotRequired[list[dict[str, str]]]
 
@@ -55,16 +60,18 @@ class _Settings(TypedDict):
     batch_size: int
 
 
-def start_run(out: Path, config: TrainConfig, dataset: PairDataset, force: bool = False) -> None:
+def start_run(out: Path, task: Task, force: bool = False) -> None:
     """Write config.toml and run.json, or check that ``out`` holds the same run.
 
     With ``force``, settings in ``FORCEABLE`` may differ; run.json records what changed and at which
     checkpoint. A run without a checkpoint may become another run.
     """
+    config, manifest = task.config, task.dataset.manifest
     identity: dict[str, Any] = {
-        "data": [shard["sha256"] for shard in dataset.manifest["shards"]],
-        "position_tables": tables_of(dataset.manifest["encoders"]),
+        "data": [shard["sha256"] for shard in manifest["shards"]],
+        "position_tables": tables_of(manifest["encoders"]),
         "config": {k: v for k, v in dataclasses.asdict(config).items() if k not in _FREE},
+        **task.identity(),
     }
     if config.decay == "cosine":  # the schedule of the learning rate follows from the length
         identity["config"]["steps"] = config.steps
@@ -74,6 +81,8 @@ def start_run(out: Path, config: TrainConfig, dataset: PairDataset, force: bool 
         differs = differences(before["config"], identity["config"])
         if before["data"] != identity["data"]:
             differs["data"] = "another prepared dataset" + _other_tables(before, identity)
+        if before.get("teacher") != identity.get("teacher"):
+            differs["teacher"] = "another model"
         identity["forced"] = before.get("forced", [])
         if differs:
             identity["forced"].append(_forced(out, differs, force))
@@ -84,7 +93,7 @@ def start_run(out: Path, config: TrainConfig, dataset: PairDataset, force: bool 
                     f"{checkpoint.step_of(latest)} of {config.steps}",
                     "give a larger --steps, or leave the settings as they were",
                 )
-    toml = configuration.dump("train", config)
+    toml = configuration.dump(task.command, config)
     open_folder(out, "run", identity, toml, replace=before is None or bool(differs))
 
 
@@ -148,20 +157,11 @@ def read_run(out: Path) -> RunRecord | None:
     return records.read_if_there(RunRecord, out / RUN)
 
 
-def export_model(
-    folder: Path, model: XMDPT, config: TrainConfig, dataset: PairDataset, steps: int
-) -> None:
+def export_model(folder: Path, model: XMDPT, task: Task, steps: int) -> None:
     """Write the EMA model as a model folder; paths of this machine stay in the run folder."""
-    manifest = dataset.manifest
+    dataset, manifest = task.dataset, task.dataset.manifest
     metadata: dict[str, Any] = {
-        "schedule": config.schedule,
-        "prediction": config.prediction,
-        "sampling": {
-            "steps": config.sampling_steps,
-            "solver": config.sampling_solver,
-            "guidance": config.guidance,
-            "power": config.power,
-        },
+        **task.metadata(),
         "resolution": manifest["resolution"],
         "encoders": manifest["encoders"],
         "toy": bool(manifest["toy"]),

@@ -12,44 +12,36 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from xmdpt_cli.data.dataset import PairDataset
-from xmdpt_cli.diffusion import Losses, Schedule
+from xmdpt_cli.diffusion import Losses
 from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.model import XMDPT, kernels
 from xmdpt_cli.model.layers import Block
 from xmdpt_cli.progress import Say, silently
 from xmdpt_cli.training import checkpoint
 from xmdpt_cli.training.build_dataloader import EncoderPaths, build_dataloader
-from xmdpt_cli.training.build_model import build_model
 from xmdpt_cli.training.checks import check_model
-from xmdpt_cli.training.config import TrainConfig
 from xmdpt_cli.training.distributed import SINGLE_PROCESS, Distributed
 from xmdpt_cli.training.ema import Ema
 from xmdpt_cli.training.optimizer import learning_rate_factor, make_optimizers
 from xmdpt_cli.training.parallel import no_sync, parallelize, shard, warm_up
+from xmdpt_cli.training.run_config import RunConfig
 from xmdpt_cli.training.state_dict import model_state
-from xmdpt_cli.training.step import (
-    Inputs,
-    StepBatch,
-    StepLoader,
-    TrainStep,
-    in_bf16,
-    step_inputs,
-)
+from xmdpt_cli.training.step import StepBatch, StepLoader, in_bf16
+from xmdpt_cli.training.task import Task
 from xmdpt_cli.utils.interrupts import held
 
 
 def compile_step(
-    step: nn.Module, config: TrainConfig, device: torch.device, world_size: int = 1
-) -> Callable[[Inputs], Losses]:
-    """``step`` (a ``TrainStep``, wrapped or not) through torch.compile.
+    step: nn.Module, config: RunConfig, device: torch.device, world_size: int = 1
+) -> Callable[[Any], Losses]:
+    """``step`` (a ``Step``, wrapped or not) through torch.compile.
 
     On a GPU as CUDA graphs, unless shapes change from step to step or gradients outlive a graph:
     launching the kernels of S and B from Python takes longer than running them.
     """
-    static = config.accumulate == 1 and not config.mask_span and world_size == 1
+    static = config.accumulate == 1 and not config.varying_shapes and world_size == 1
     mode = "reduce-overhead" if static and device.type == "cuda" else None
-    compiled: Callable[[Inputs], Losses] = torch.compile(step, mode=mode)
+    compiled: Callable[[Any], Losses] = torch.compile(step, mode=mode)
     return compiled
 
 
@@ -58,27 +50,25 @@ class Trainer:
 
     def __init__(
         self,
-        config: TrainConfig,
-        dataset: PairDataset,
+        task: Task,
         device: str | torch.device = "cpu",
         dist: Distributed = SINGLE_PROCESS,
     ) -> None:
-        self.config, self.dataset, self.dist = config, dataset, dist
+        config = task.config
+        self.task, self.config, self.dataset, self.dist = task, config, task.dataset, dist
         self.device = torch.device(device) if dist.world_size == 1 else dist.device
         self.micro_batch = micro_batch(config, dist)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.model = build_model(config, dataset).to(self.device)
+            self.model = task.build_model().to(self.device)
         kernels.prepare(self.model)  # before the EMA copies it
         self.ema = Ema(self.model, config.ema, config.ema_warmup)
         shard(self.ema.model, dist, blocks_of(self.ema.model))
-        schedule = Schedule(config.schedule, config.prediction).to(self.device)
-        self.scale = float(dataset.manifest["encoders"]["vae"]["scale"])
-        self.module = TrainStep(self.model, config, schedule)
+        self.module = task.make_step(self.model, self.device)
         self.autocast = self.module.autocast = in_bf16(config.precision, self.device)
-        self.wrapped = parallelize(self.module, dist, blocks_of(self.model))
+        self.wrapped = parallelize(self.module, dist, blocks_of(self.module))
         self.optimizers = make_optimizers(self.model, config)  # of the parts, where it is sharded
-        self.run: Callable[[Inputs], Losses] = self.wrapped
+        self.run: Callable[[Any], Losses] = self.wrapped
         if config.compile == "on" or (config.compile == "auto" and self.device.type == "cuda"):
             self.run = compile_step(self.wrapped, config, self.device, dist.world_size)
         self.copies = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
@@ -136,9 +126,9 @@ class Trainer:
             self.ema.update(self.model, self.done)
         return joined(parts)
 
-    def _inputs(self, batch: StepBatch) -> Inputs:
+    def _inputs(self, batch: StepBatch) -> Any:
         """The batch on the device, copied while a GPU still computes the step before."""
-        make = partial(step_inputs, batch, self.config, self.done, self.scale, self.device)
+        make = partial(self.task.inputs, batch, self.done, self.device)
         if self.copies is None or batch.target_moments.is_cuda:
             return make()
         computing = torch.cuda.current_stream(self.device)
@@ -150,7 +140,7 @@ class Trainer:
                 value.record_stream(computing)  # its memory is not given away before
         return inputs
 
-    def _total(self, inputs: Inputs) -> Tensor:
+    def _total(self, inputs: Any) -> Tensor:
         return self.run(inputs).total
 
     def save(self, folder: Path) -> None:
@@ -191,17 +181,17 @@ class Trainer:
         weights = model_state(self.ema.model)
         if not self.dist.is_main:
             return None
-        model = build_model(self.config, self.dataset).eval().requires_grad_(False)
+        model = self.task.build_model().eval().requires_grad_(False)
         model.load_state_dict(weights)
         return model.to(self.device)
 
 
-def blocks_of(model: XMDPT) -> list[nn.Module]:
+def blocks_of(model: nn.Module) -> list[nn.Module]:
     """The transformer blocks, whose weights FSDP2 gathers together."""
     return [module for module in model.modules() if isinstance(module, Block)]
 
 
-def micro_batch(config: TrainConfig, dist: Distributed) -> int:
+def micro_batch(config: RunConfig, dist: Distributed) -> int:
     """Pairs that one process takes at a time; ConfigError if the batch does not divide."""
     if dist.sharding == "fsdp" and config.optimizer == "muon":
         dist.fail(ConfigError("muon needs whole matrices", "--sharding ddp, or another optimizer"))

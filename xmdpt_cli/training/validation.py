@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +16,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from xmdpt_cli.data.dataset import PairDataset
-from xmdpt_cli.diffusion import Schedule, sample, start_noise
+from xmdpt_cli.diffusion import start_noise
 from xmdpt_cli.files import writing
 from xmdpt_cli.images import ImageArray
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.progress import Say, silently
-from xmdpt_cli.report.validation_sheet import forget_after, write_step
-from xmdpt_cli.training.config import TrainConfig
+from xmdpt_cli.report.validation_sheet import COLUMNS, forget_after, write_step
 from xmdpt_cli.training.logger import MetricsLogger
-from xmdpt_cli.training.validation_metrics import condition_of, similarity, validation_losses
+from xmdpt_cli.training.task import Task
+from xmdpt_cli.training.validation_metrics import similarity
 from xmdpt_cli.training.validation_pairs import (
+    ValidationPairs,
     evenly,
     held_out,
     read_images,
@@ -48,16 +49,15 @@ def is_validation_step(every: int, steps: int, step: int) -> bool:
 class Validator:
     """Validates on fixed pairs, evenly spaced over the test split.
 
-    ``config`` gives the schedule, the sampling settings, the seed and the number of pairs.
-    ``done``: the step the run resumes from; images of later steps are removed. Without ``decode``,
-    three latent channels are shown as colours, and ``warn`` receives a message.
+    ``task`` samples and measures; its settings give the seed and the number of pairs. ``done``: the
+    step the run resumes from; images of later steps are removed. Without ``decode``, three latent
+    channels are shown as colours, and ``warn`` receives a message.
     """
 
     def __init__(
         self,
         out: Path,
-        dataset: PairDataset,
-        config: TrainConfig,
+        task: Task,
         *,
         done: int = 0,
         device: str | torch.device = "cpu",
@@ -65,15 +65,13 @@ class Validator:
         decode: Decode | None = None,
         warn: Say = silently,
     ) -> None:
-        self.folder, self.config = out / "samples", config
+        self.folder, self.task = out / "samples", task
         self.device, self.autocast = torch.device(device), autocast
-        self.schedule = Schedule(config.schedule, config.prediction).to(self.device)
-        self.decode, self.resolution = decode, dataset.resolution
-        tokens = config.conditioning == "tokens"
-        test = held_out(dataset, warn)
-        scale = float(dataset.manifest["encoders"]["vae"]["scale"])
+        self.decode, self.resolution = decode, task.dataset.resolution
+        scale, tokens = task.scale, task.pose_maps
+        test = held_out(task.dataset, warn)
         generated, measured = (
-            evenly(len(test), config.validation_pairs),
+            evenly(len(test), task.config.validation_pairs),
             evenly(len(test), LOSS_PAIRS),
         )
         self.generated = read_pairs(test, generated, scale, tokens)
@@ -82,6 +80,11 @@ class Validator:
         self.views = read_views(test, measured, scale, ITEMS)
         if decode is None:
             warn("no VAE to decode with: samples/ shows three latent channels as colours")
+        self.columns: tuple[str, ...] = COLUMNS
+        teacher = self._images(task.reference)
+        if teacher:
+            self.columns = (*COLUMNS, "teacher")
+            self.inputs = [[*row, new] for row, new in zip(self.inputs, teacher, strict=True)]
         self.folder.mkdir(parents=True, exist_ok=True)
         forget_after(self.folder, done)
 
@@ -91,35 +94,30 @@ class Validator:
         The values are logged last: once ``logger.has(step, "val_loss")``, the images exist, too.
         """
         with evaluating(model):
-            images = self._generate(model)
-            values = validation_losses(model, self.measured, self.schedule, self.device)
+            images = self._images(partial(self.task.sample, model))
+            values = self.task.losses(model, self.measured)
             if self.views is not None:
                 values |= similarity(model, self.views, self.device)
             rows = [[*row, new] for row, new in zip(self.inputs, images, strict=True)]
             with writing(self.folder):
-                sheet = write_step(self.folder, step, rows)
+                sheet = write_step(self.folder, step, rows, self.columns)
             logger.log_image(step, "samples", sheet)
             logger.log(step, values)
         return values
 
     @torch.no_grad()
-    def _generate(self, model: XMDPT) -> list[ImageArray]:
+    def _images(
+        self, sample: Callable[[ValidationPairs, Tensor], Tensor | None]
+    ) -> list[ImageArray]:
+        """The images of the latents that ``sample`` returns for pairs and start noise."""
         out: list[ImageArray] = []
+        shape = tuple(self.generated.source.shape[1:])
         for pairs in self.generated.chunks(self.device):
-            noise = start_noise(tuple(pairs.source.shape[1:]), self.config.seed, pairs.positions)
+            noise = start_noise(shape, self.task.config.seed, pairs.positions)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-                condition, tokens = condition_of(model, pairs)
-                latents = sample(
-                    model,
-                    noise.to(self.device),
-                    condition,
-                    tokens=tokens,
-                    schedule=self.schedule,
-                    steps=self.config.sampling_steps,
-                    solver=self.config.sampling_solver,
-                    guidance=self.config.guidance,
-                    power=self.config.power,
-                )
+                latents = sample(pairs, noise.to(self.device))
+            if latents is None:
+                return []
             out += list((self.decode or self._colours)(latents))
         return out
 

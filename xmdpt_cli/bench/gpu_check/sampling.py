@@ -14,13 +14,12 @@ from torch import Tensor
 
 from xmdpt_cli.bench.gpu_check.goldens import relative
 from xmdpt_cli.bench.gpu_check.rows import Ready, Row, Setting, at_most, holds, speed
-from xmdpt_cli.bench.random_networks import Inputs, random_xmdpt, sd_vae
+from xmdpt_cli.bench.random_networks import Inputs, random_sampler, sd_vae
 from xmdpt_cli.bench.roof import sampling_parts
 from xmdpt_cli.bench.timing import clock, synchronize
-from xmdpt_cli.diffusion import Schedule, start_noise
+from xmdpt_cli.diffusion import start_noise
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.encoders.weights import Origin
-from xmdpt_cli.model.checkpoint import published_metadata
 from xmdpt_cli.sampling.batch_size import fit_memory
 from xmdpt_cli.sampling.conditioning import Conditions
 from xmdpt_cli.sampling.sampler import PRECISIONS, Sampler, SamplingConfig
@@ -39,7 +38,7 @@ def sampling(
 ) -> Iterator[Row | Ready]:
     """Random weights of the real shapes. ``most_seconds``: 50 steps, decoding included."""
     size, pixels = setting.size(size), setting.pick(256, 64)
-    sampler = random_sampler(setting, size, pixels, PRECISIONS[precision])
+    sampler = random_sampler(size, pixels, setting.where, PRECISIONS[precision])
     conditions, noise, other_noise = random_inputs(sampler)
     paper = sampler.sampling_config(steps=setting.pick(50, 3), solver="ddim")
 
@@ -137,7 +136,7 @@ def memory(setting: Setting, size: str, gib: float) -> Iterator[Row | Ready]:
     """Large models at 512 px within ``--max-memory``: as many images at once as ``xmdpt sample``
     chooses, decoded, eager and compiled. On a CPU the memory of the whole process counts."""
     size, pixels, device = setting.size(size), setting.pick(512, 64), setting.where
-    sampler, vae = random_sampler(setting, size, pixels, torch.bfloat16), random_vae(setting)
+    sampler, vae = random_sampler(size, pixels, device, torch.bfloat16), random_vae(setting)
     count = min(fit_memory(sampler, vae, int(gib * 2**30), pixels), IMAGES)
     conditions, noise, _ = random_inputs(sampler)
     conditions, noise = conditions.rows(list(range(count))), noise[:count]
@@ -167,14 +166,6 @@ def memory(setting: Setting, size: str, gib: float) -> Iterator[Row | Ready]:
     seconds = median(setting, generate)
     note = f"{count / seconds:.3g} images/s"
     yield speed(setting, f"{name}, {config.steps} steps, decoded", seconds, "s", note=note)
-
-
-def random_sampler(setting: Setting, size: str, pixels: int, dtype: torch.dtype) -> Sampler:
-    """A sampler with random weights, none of them zero."""
-    model = random_xmdpt(size, pixels)
-    metadata = published_metadata(model, pixels)
-    model.to(setting.where, dtype)
-    return Sampler(model, Schedule(metadata["schedule"], metadata["prediction"]), metadata)
 
 
 def random_inputs(sampler: Sampler) -> tuple[Conditions, Tensor, Tensor]:

@@ -25,6 +25,7 @@ from xmdpt_cli.training.find_batch_size import find_batch_size, largest_that_fit
 from xmdpt_cli.training.flops import peak_flops
 from xmdpt_cli.training.logger import TimedIterator
 from xmdpt_cli.training.step import StepBatch
+from xmdpt_cli.training.task import TrainTask
 from xmdpt_cli.training.trainer import Trainer
 
 WARM = 5  # steps after the first one, before anything is counted
@@ -34,7 +35,7 @@ SHOWN = 6  # kernels, places
 def training(setting: Setting, size: str, least_mfu: float | None = None) -> Iterator[Row | Ready]:
     """The paper's recipe at 256 px, batch 32, on random features. ``least_mfu``: in per cent."""
     config = _config(setting, setting.size(size), setting.pick(32, 2))
-    trainer = Trainer(config, dataset(setting), setting.device)
+    trainer = Trainer(TrainTask(config, dataset(setting)), setting.device)
     device, name = trainer.device, f"{config.size}, batch {config.batch_size}"
     with closing(batches_of(trainer)) as batches:
         timed = TimedIterator(batches)
@@ -76,17 +77,17 @@ def training(setting: Setting, size: str, least_mfu: float | None = None) -> Ite
 def batch_auto(setting: Setting) -> Iterator[Row]:
     """``--batch-size auto``: what it finds, and that training with it fits in memory."""
     config, data, device = _config(setting, setting.size("L"), 2), dataset(setting), setting.where
-    config = dataclasses.replace(config, compile="off")
+    task = TrainTask(dataclasses.replace(config, compile="off"), data)
     if device.type == "cpu":  # whose memory this check does not exhaust
-        found = largest_that_fits(Trainer(config, data, device), 3)
+        found = largest_that_fits(Trainer(task, device), 3)
     else:
         start = time.perf_counter()
-        found = find_batch_size(dataclasses.replace(config, batch_size=0), data, device)
+        found = find_batch_size(task.replace(batch_size=0), device)
         seconds = time.perf_counter() - start
         yield speed(setting, f"{config.size}: time to find the batch size", seconds, "s")
     note = "all pairs of the dataset" if found == len(data) else ""
     yield speed(setting, f"{config.size}: batch size that is found", found, "pairs", note=note)
-    trainer = Trainer(dataclasses.replace(config, batch_size=found), data, device)
+    trainer = Trainer(task.replace(batch_size=found), device)
     with closing(batches_of(trainer)) as batches:
         for _ in range(3):
             losses = trainer.step(batches)
@@ -137,7 +138,7 @@ def _speed(
     rate = trainer.config.batch_size / seconds
     note = f"{seconds * 1e3:.3g} ms a step"
     yield speed(setting, f"{name}: training", rate, "images/s", note=note)
-    device, work = trainer.device, pair_flops(trainer.config, trainer.dataset)
+    device, work = trainer.device, pair_flops(trainer.task)
     peak = peak_flops(device, trainer.autocast)
     if peak is not None:
         note = f"{work / 1e9:.4g} GFLOP per pair, peak {peak / 1e12:.0f} TFLOP/s"

@@ -1,0 +1,151 @@
+"""``xmdpt bench latency``: one image, from the keypoints of its pose to the bytes of a PNG.
+
+The source is encoded already, as in the page of ``xmdpt ui`` after the first image of a person.
+Each part has a row, and so has the whole, in the functions that ``xmdpt sample`` calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xmdpt_cli.bench.flops import flops
+from xmdpt_cli.bench.machine import Machine
+from xmdpt_cli.bench.measure import time_calls
+from xmdpt_cli.bench.random_networks import Inputs, random_dino, random_sampler, sd_vae
+from xmdpt_cli.bench.report import Report, Row
+from xmdpt_cli.bench.timing import precision
+from xmdpt_cli.diffusion import start_noise
+from xmdpt_cli.encoders.bundle import pose_tokens_of
+from xmdpt_cli.encoders.dino import Dino
+from xmdpt_cli.encoders.vae import VAE
+from xmdpt_cli.encoders.weights import Origin
+from xmdpt_cli.images import ImageArray, fast_png_bytes, unsquash
+from xmdpt_cli.pose.drawing import draw_pose
+from xmdpt_cli.pose.keypoints import Keypoints
+from xmdpt_cli.progress import Progress, silent
+from xmdpt_cli.sampling.conditioning import Conditions
+from xmdpt_cli.sampling.png_writer import png_text
+from xmdpt_cli.sampling.sampler import Sampler, SamplingConfig
+
+#: a standing person, as fractions of the image: x and y of the 18 joints of ``pose.keypoints``
+STANDING = (
+    (0.50, 0.12), (0.50, 0.22), (0.41, 0.22), (0.37, 0.36), (0.36, 0.49), (0.59, 0.22),
+    (0.63, 0.36), (0.64, 0.49), (0.44, 0.50), (0.43, 0.70), (0.43, 0.90), (0.56, 0.50),
+    (0.57, 0.70), (0.57, 0.90), (0.48, 0.10), (0.52, 0.10), (0.45, 0.11), (0.55, 0.11),
+)  # fmt: skip
+
+Calls = dict[str, Callable[[], object]]
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """What generates the image, as ``XMDPTPipeline`` holds it, for one person."""
+
+    dino: Dino  # of the pose
+    sampler: Sampler
+    config: SamplingConfig
+    decoder: VAE
+    conditions: Conditions  # with the person's encoded source
+    noise: Tensor  # (1, C, h, w)
+
+    def pose_tokens(self, pose_image: ImageArray) -> Tensor:
+        """DINOv2's tokens of a pose image (H, W, 3): (1, L, 768)."""
+        return pose_tokens_of(self.dino, pose_image[None])
+
+    def latents(self, pose_tokens: Tensor) -> Tensor:
+        """CANet and all steps: (1, L, 768) -> (1, C, h, w)."""
+        known = self.conditions
+        given = Conditions(pose_tokens, known.source_tokens, known.source_latents)
+        return self.sampler.latents(self.noise, given, self.config)
+
+    def image(self, keypoints: Keypoints, pixels: int) -> bytes:
+        """Keypoints (18, 2) in pixels -> the PNG file."""
+        latents = self.latents(self.pose_tokens(draw_pose(keypoints, pixels)))
+        return png_of(self.decoder.decode(latents)[0])
+
+
+def png_of(image: ImageArray) -> bytes:
+    """The PNG file of a square image, in the shape of DeepFashion's."""
+    return fast_png_bytes(unsquash(image), png_text({"toy": True}))
+
+
+def measure_latency(
+    sizes: Sequence[str],
+    device: torch.device,
+    dtype: torch.dtype,
+    pixels: int = 256,
+    *,
+    compiled: bool = False,
+    rounds: int = 10,
+    progress: Progress = silent,
+) -> Report:
+    """Measure one image of each size, whole and in parts; random weights.
+
+    ``compiled``: CANet and steps by torch.compile, on a GPU the decoder as well.
+    """
+    machine = Machine.here(device)
+    calls: Calls = {}
+    for number, size in enumerate(sizes):
+        progress("build", number, len(sizes))
+        for name, call in _calls(size, device, dtype, pixels, compiled):
+            calls.setdefault(name, call)  # what all sizes share is measured once
+    flop = {name: flops(call) for name, call in calls.items()}
+    timed = time_calls(calls, {dtype}, device, rounds, progress)
+    peak = timed.peak[f"peak {precision(dtype)}"]
+    rows = [
+        Row.of(name, timed.seconds[name], 1, flop=flop[name] or None, peak=peak) for name in calls
+    ]
+    settings = {
+        "pixels": pixels,
+        "precision": precision(dtype),
+        "compiled": compiled,
+        "rounds": rounds,
+    }
+    title = f"latency in seconds: one image of {pixels} px, from its pose to a PNG file"
+    notes = ["the source is encoded already; all networks have random weights"]
+    return Report("latency", title, settings, machine, rows, timed.peak_spreads(), notes)
+
+
+def _calls(
+    size: str, device: torch.device, dtype: torch.dtype, pixels: int, compiled: bool
+) -> Iterator[tuple[str, Callable[[], object]]]:
+    """Names of the rows and what they time: shared parts, then those of a size, then the whole."""
+    tiny = size == "tiny"
+    keypoints = np.array(STANDING) * pixels
+    pipe = _random_pipeline(size, device, dtype, pixels)
+    if compiled:
+        pipe.sampler.compile(1)
+        pipe.decoder.compile_decoder(1)
+    pose_image = draw_pose(keypoints, pixels)
+    latents = torch.zeros(1, *pipe.sampler.model.latent_shape)
+    decoded = pipe.decoder.decode(latents)[0]
+    shared = "small encoders" if tiny else "encoders, files"
+    yield f"{shared} / pose image", lambda: draw_pose(keypoints, pixels)
+    yield f"{shared} / DINOv2-B of the pose", partial(pipe.pose_tokens, pose_image)
+    yield f"{shared} / VAE decoder", lambda: pipe.decoder.decode(latents)
+    yield f"{shared} / PNG", lambda: png_of(decoded)
+    model, steps = f"X-MDPT-{size}", f"{pipe.config.steps} steps of {pipe.config.solver}"
+    yield f"{model} / CANet", torch.no_grad()(lambda: pipe.sampler.encoded(pipe.conditions))
+    yield f"{model} / CANet and {steps}", lambda: pipe.latents(pipe.conditions.pose_tokens)
+    yield f"{model} / from pose to PNG, {steps}", lambda: pipe.image(keypoints, pixels)
+
+
+def _random_pipeline(size: str, device: torch.device, dtype: torch.dtype, pixels: int) -> Pipeline:
+    tiny = size == "tiny"
+    torch.manual_seed(0)
+    sampler = random_sampler(size, pixels, device, dtype)
+    dino = random_dino("thin" if tiny else "base", device)
+    if device.type == "cuda":  # as in ``LazyEncoders``
+        dino.autocast = torch.bfloat16
+    decoder = VAE(sd_vae(device, narrow=4 if tiny else 1), Origin("local", "random weights"))
+    decoder.decode_dtype = dtype
+    inputs = Inputs.random(sampler.model, 1)
+    conditions = Conditions(inputs.pose, inputs.source[None], inputs.latents[None])
+    noise = start_noise(sampler.model.latent_shape, 0, [0])
+    return Pipeline(dino, sampler, sampler.sampling_config(), decoder, conditions, noise)
