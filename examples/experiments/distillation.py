@@ -1,14 +1,14 @@
-"""Quality of distilled models: ``python examples/experiments/distillation.py --data D --out O RUN``.
+"""Quality of distilled models: ``python examples/experiments/distillation.py RUN --data D``.
 
-Distils every teacher (run or model folder) to several numbers of steps with several seeds, generates
-the held-out pairs of the prepared dataset with teacher and students from the same start noise, and
-measures the images. Writes records.json, table.md and one contact sheet per teacher into ``--out``;
-what is there already is not made again. The teacher's row is its converged sampling (50 steps of
-DDIM); its few-step rows are without distillation. "to teacher" is the PSNR to the teacher's images,
-"sharpness" the strength of the image's edges relative to the ground truth's.
+Distils every teacher (run or model folder) to several numbers of steps with several seeds. The
+held-out pairs of the dataset are generated with teacher and students from the same start noise, and
+measured. Writes records.json, table.md and a contact sheet for each teacher into ``--out``; an
+interrupted script resumes. The teacher's row is its converged sampling (50 steps of DDIM); the rows
+"undistilled" are the teacher in the student's few steps. "to_teacher" is the PSNR to the teacher's
+images, "sharpness" the strength of the image's edges relative to the ground truth's.
 
-A value is within k intervals of the teacher's if it is at most k times as far from it, in the wrong
-direction, as the end of the teacher's own 95 % interval over the images.
+"within" is the largest distance from the teacher over the four metrics, in the bad direction and in
+units of the teacher's own 95 % interval over the images: up to 1 is within the interval.
 """
 
 from __future__ import annotations
@@ -102,8 +102,7 @@ class Comparison:
         print(json.dumps(record), flush=True)
 
     def _within(self, record: Record) -> float:
-        """The largest distance from the teacher, in its intervals, over the measures; 0: no worse
-        than the teacher in any."""
+        """See the head of this file; 0: in no metric worse than the teacher."""
         teacher = self.records[0] if self.records else record
         worst = 0.0
         for name, more_is_better in MEASURES.items():
@@ -113,7 +112,7 @@ class Comparison:
         return worst
 
     def sheet(self) -> ImageArray:
-        """Source and ground truth are not repeated: columns are the rows of the table."""
+        """Ground truth, then a column for each row of the table."""
         chosen = [i * len(self.pairs) // SHOWN for i in range(SHOWN)]
         rows = [
             [self.pairs[i].ground_truth, *(images[i] for images in self.images.values())]
