@@ -16,7 +16,14 @@ from torch import Tensor, nn
 
 from xmdpt_cli.bench.baselines import BASELINES, BRANCHES, Baseline, disentangled, sample_dcfg
 from xmdpt_cli.bench.published import PublishedXMDPT
-from xmdpt_cli.bench.random_networks import Inputs, random_xmdpt, sd_vae, taesd
+from xmdpt_cli.bench.random_networks import (
+    FEW,
+    STUDENT,
+    Inputs,
+    random_xmdpt,
+    sd_vae,
+    taesd,
+)
 from xmdpt_cli.bench.timing import precision
 from xmdpt_cli.diffusion import Guided, sample
 from xmdpt_cli.diffusion.guidance import Denoise
@@ -25,7 +32,6 @@ from xmdpt_cli.model.fast import compile_sampling
 from xmdpt_cli.training.config import TrainConfig
 
 STEPS = 50  # the paper's table
-FEW = 4  # of a distilled model
 GUIDANCE, POWER = 2.0, 0.01  # paper sec. 4.1
 SCALES = 2.0, 2.0  # of D-CFG; speed does not depend on them
 
@@ -161,8 +167,29 @@ def xmdpt_implementations(size: str, setting: Setting) -> Iterator[Implementatio
         yield implementation("compiled", best, fast(best, inputs), "compile", name)
         name = "compiled"
     config = TrainConfig()
-    few, how = config.sampling_steps, fast(best, inputs, config.sampling_solver)
-    yield implementation(f"{few} steps", best, how, "solver", name, same="", steps=few)
+    few, solver = config.sampling_steps, config.sampling_solver
+    default = f"{few} steps"
+    how = fast(best, inputs, solver)
+    yield implementation(default, best, how, "solver", name, same="", steps=few)
+    how = fast(Cached(best, CACHE), inputs, solver)
+    yield implementation("cache", best, how, "cache", default, same="", steps=few)
+    student = _twin(_student(model), size, setting, **STUDENT)
+    kernels.prepare(student)
+    if setting.compiled:
+        compile_sampling(student)
+    how = fast(student, inputs, solver)
+    yield implementation(
+        "guidance distilled", student, how, "one branch", default, same="", steps=few, branches=1
+    )
+    how = fast(student, inputs, POLICY)
+    yield implementation(
+        f"{FEW} steps", student, how, "steps distilled", "guidance distilled", same="", steps=FEW,
+        branches=1,
+    )  # fmt: skip
+    yield implementation(
+        "tiny decoder", student, how, "decoder", f"{FEW} steps", same="", steps=FEW, branches=1,
+        decoder="tiny decoder",
+    )  # fmt: skip
     other = torch.float32 if setting.dtype == torch.bfloat16 else torch.bfloat16
     rounded = _model(size, setting, setting.dtype).to(other)
     kernels.prepare(rounded)
