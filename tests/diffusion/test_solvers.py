@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
+from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from xmdpt_cli.diffusion import SOLVERS, Guided, Schedule, StepResult, sample
-from xmdpt_cli.diffusion.solvers import plan, spaced, timestep_list
+from xmdpt_cli.diffusion.policy import angles_of, policy_weights
+from xmdpt_cli.diffusion.solvers import POLICY, plan, spaced, timestep_list
 from xmdpt_cli.errors import ConfigError
 
 THEIRS = {"dpmpp-2m": DPMSolverMultistepScheduler, "unipc": UniPCMultistepScheduler}
@@ -95,7 +97,7 @@ def test_a_solver_converges_at_its_order(solver: str) -> None:
 
 
 @pytest.mark.parametrize("steps", [1, 2, 8, 50, 999, 1000])
-@pytest.mark.parametrize("spacing", ["linspace", "trailing", "logsnr"])
+@pytest.mark.parametrize("spacing", ["linspace", "trailing", "logsnr", "angle"])
 @pytest.mark.parametrize("kind", SCHEDULES)
 def test_timesteps_fall(kind: str, spacing: str, steps: int) -> None:
     times = spaced(spacing, steps, Schedule(kind))
@@ -110,6 +112,52 @@ def test_logsnr_is_even() -> None:
     bars = schedule.alpha_bar[spaced("logsnr", 10, schedule)]
     strides = (bars / (1 - bars)).log().diff()
     assert float(strides.max() / strides.min()) == pytest.approx(1.0, abs=0.2)
+
+
+def test_angle_is_even() -> None:
+    schedule = Schedule("cosine")
+    angles = angles_of(schedule)[spaced("angle", 8, schedule)]
+    assert float(angles[0]) == pytest.approx(math.pi / 2, abs=1e-3)
+    torch.testing.assert_close(angles, angles[0] * torch.arange(8, 0, -1) / 8, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize(("start", "end"), [(1.56, 0.9), (1.1, 0.3), (0.7, 0.0)])
+def test_a_policy_solves_the_ode_of_its_linear_prediction(start: float, end: float) -> None:
+    x, first, last = 1.3, 0.4, -0.8
+
+    def slope(angle: float, state: list[float]) -> list[float]:
+        clean = first + (last - first) * (angle - start) / (end - start)
+        noise = (state[0] - math.cos(angle) * clean) / math.sin(angle)
+        return [math.cos(angle) * noise - math.sin(angle) * clean]  # dx / dphi = v
+
+    for now in (start - 0.3 * (start - end), max(end, 1e-4)):
+        exact_x = solve_ivp(slope, (start, now), [x], rtol=1e-10, atol=1e-12).y[0, -1]
+        angles = (torch.tensor(value, dtype=torch.float64) for value in (start, end, now))
+        weights = [float(weight) for weight in policy_weights(*angles)]
+        found = weights[0] * x + weights[1] * first + weights[2] * last
+        assert found == pytest.approx(exact_x, abs=1e-7)
+
+
+def test_the_last_step_of_a_policy_ends_at_its_prediction() -> None:
+    assert plan(POLICY, [999, 400], Schedule())[-1].predict == pytest.approx((0.0, 0.0, 1.0))
+
+
+def test_a_policy_of_one_prediction_is_ddim() -> None:
+    schedule = Schedule("cosine", "v")
+    noise = torch.randn(4, 2, 2, 2, generator=torch.Generator().manual_seed(0)).double()
+    network = Gaussian(schedule)
+
+    def twice(x: Tensor, t: Tensor, c: Tensor, keep: Tensor) -> Tensor:
+        return network(x, t, c, keep)[:, :2].repeat(1, 2, 1, 1)
+
+    outs = [
+        sample(
+            Guided(twice), noise, torch.ones(4, 1), 4, 1.0, solver=solver, spacing="angle",
+            schedule=schedule,
+        )
+        for solver in ("ddim", POLICY)
+    ]  # fmt: skip
+    torch.testing.assert_close(outs[1], outs[0])
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -132,7 +180,7 @@ def test_weights_carry_a_known_image_exactly() -> None:
     """x_t = alpha x_0 + sigma eps with both known: every solver must stay on that line."""
     schedule = Schedule()
     clean, eps = 0.7, -1.3
-    for solver in SOLVERS:
+    for solver in (*SOLVERS, POLICY):
         steps = plan(solver, timestep_list(12), schedule)
         for here, there in pairwise(steps):
             x = here.alpha * clean + here.sigma * eps

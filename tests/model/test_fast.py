@@ -174,6 +174,40 @@ def test_denoiser_is_the_guided_model(variant: dict[str, Any]) -> None:
         assert_close(found(a["x"], i), expected(a["x"], i), 2e-6)  # guidance doubles rounding
 
 
+@pytest.mark.parametrize("conditioning", ["vector", "tokens"])
+@torch.no_grad()
+def test_a_model_with_the_scale_as_an_input_is_evaluated_once(conditioning: str) -> None:
+    model, a = small(conditioning=conditioning, guidance_embed=True).eval(), inputs()
+    assert model.guidance_embed is not None
+    model.guidance_embed.linear.weight.normal_(generator=torch.Generator().manual_seed(0))
+    condition, tokens = conditions(model, a)
+    rows: list[int] = []
+    model.tdnet.x_embedder.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
+    denoise = model.denoiser(condition, TIMESTEPS, SCALES, tokens)
+    found = [denoise(a["x"], i) for i in range(len(TIMESTEPS))]
+    assert rows == [3] * len(TIMESTEPS)
+    for i, (t, scale) in enumerate(zip(TIMESTEPS, SCALES, strict=True)):
+        times, scales = torch.full((3,), t), torch.full((3,), scale)
+        assert_close(found[i], model(a["x"], times, condition, tokens, None, scales), 2e-6)
+        other = model(a["x"], times, condition, tokens, None, scales + 0.5)
+        assert not torch.allclose(found[i], other, atol=1e-3)
+    with pytest.raises(ConfigError, match="needs a guidance scale"):
+        model(a["x"], a["t"], condition, tokens)
+
+
+@torch.no_grad()
+def test_an_untrained_scale_input_changes_nothing() -> None:
+    model, a = small().eval(), inputs()
+    student = XMDPT(**SMALL, guidance_embed=True).eval()
+    left = student.load_state_dict(model.state_dict(), strict=False)
+    assert set(left.missing_keys) == {"guidance_embed.linear.weight", "guidance_embed.linear.bias"}
+    condition, _ = conditions(model, a)
+    out = student(a["x"], a["t"], condition, cfg_scales=torch.full((3,), 2.0))
+    torch.testing.assert_close(out, model(a["x"], a["t"], condition), rtol=0, atol=0)
+    with pytest.raises(ConfigError, match="takes no guidance scale"):
+        model(a["x"], a["t"], condition, cfg_scales=torch.ones(3))
+
+
 @torch.no_grad()
 def test_views_given_twice_are_given_once() -> None:
     model, a = small(conditioning="tokens").eval(), inputs()

@@ -26,7 +26,8 @@ from xmdpt_cli.bench.random_networks import (
 )
 from xmdpt_cli.bench.timing import precision
 from xmdpt_cli.diffusion import Guided, sample
-from xmdpt_cli.diffusion.guidance import Denoise
+from xmdpt_cli.diffusion.guidance import Denoise, GuidedModel
+from xmdpt_cli.diffusion.solvers import POLICY
 from xmdpt_cli.model import XMDPT, kernels, parameter_counts
 from xmdpt_cli.model.fast import compile_sampling
 from xmdpt_cli.training.config import TrainConfig
@@ -129,7 +130,9 @@ def xmdpt_implementations(size: str, setting: Setting) -> Iterator[Implementatio
     - attention: fused, biases computed once, timesteps and adaLN before the loop, one batch;
     - oneDNN: for products with weights, where it is the faster library (see ``model.kernels``);
     - compile: torch.compile;
-    - solver: the default few steps; precision: fp32 instead of bf16, or the reverse;
+    - solver: the default few steps, and with a cache across steps;
+    - a distilled model: one branch, then few steps, then a tiny decoder;
+    - precision: fp32 instead of bf16, or the reverse;
     - and the fastest implementation under D-CFG.
     """
     model = _model(size, setting, setting.dtype)
@@ -140,15 +143,16 @@ def xmdpt_implementations(size: str, setting: Setting) -> Iterator[Implementatio
 
     def implementation(
         name: str, network: nn.Module, how: tuple[Setup, Generate], gain: str = "", base: str = "",
-        *, dtype: torch.dtype = setting.dtype, same: str = "cfg", steps: int = STEPS,
+        *, dtype: torch.dtype = setting.dtype, branches: int = 2, same: str = "cfg",
+        steps: int = STEPS, decoder: str = "decode",
     ) -> Implementation:  # fmt: skip
         return Implementation(
-            f"X-MDPT-{size}", name, network, *how, dtype, BRANCHES if same == "dcfg" else 2, steps,
-            same=same, gain=gain, base=base, parameters=(counts["training"], counts["inference"]),
+            f"X-MDPT-{size}", name, network, *how, dtype, branches, steps, decoder, same, gain,
+            base, parameters=(counts["training"], counts["inference"]),
         )  # fmt: skip
 
     dcfg = published_dcfg(as_published, inputs)
-    yield implementation("published, D-CFG", as_published, dcfg, same="dcfg")
+    yield implementation("published, D-CFG", as_published, dcfg, same="dcfg", branches=BRANCHES)
     cfg = published(as_published, inputs)
     yield implementation("published", as_published, cfg, "guidance", "published, D-CFG")
     how = pruned(as_published, inputs)
@@ -171,9 +175,9 @@ def xmdpt_implementations(size: str, setting: Setting) -> Iterator[Implementatio
     default = f"{few} steps"
     how = fast(best, inputs, solver)
     yield implementation(default, best, how, "solver", name, same="", steps=few)
-    how = fast(Cached(best, CACHE), inputs, solver)
+    how = fast(best, inputs, solver, Cached(best, CACHE))
     yield implementation("cache", best, how, "cache", default, same="", steps=few)
-    student = _twin(_student(model), size, setting, **STUDENT)
+    student = _twin(model, size, setting, **STUDENT)
     kernels.prepare(student)
     if setting.compiled:
         compile_sampling(student)
@@ -198,7 +202,9 @@ def xmdpt_implementations(size: str, setting: Setting) -> Iterator[Implementatio
     how = fast(rounded, inputs.to(setting.device, other))
     yield implementation(precision(other), rounded, how, "precision", name, dtype=other, same="")
     how = fast_dcfg(best, inputs)
-    yield implementation(f"{name}, D-CFG", best, how, "guidance", name, same="dcfg")
+    yield implementation(
+        f"{name}, D-CFG", best, how, "guidance", name, same="dcfg", branches=BRANCHES
+    )
 
 
 def published(net: PublishedXMDPT, inputs: Inputs) -> tuple[Setup, Generate]:
@@ -238,11 +244,13 @@ def pruned(net: PublishedXMDPT, inputs: Inputs) -> tuple[Setup, Generate]:
     return _condition(net.model, inputs), _one_by_one(run, inputs)
 
 
-def fast(model: XMDPT, inputs: Inputs, solver: str = "ddim") -> tuple[Setup, Generate]:
-    """As ``xmdpt sample`` computes it (``model.fast``)."""
+def fast(
+    model: XMDPT, inputs: Inputs, solver: str = "ddim", guided: GuidedModel | None = None
+) -> tuple[Setup, Generate]:
+    """As ``xmdpt sample`` computes it (``model.fast``), in steps of ``guided`` if that is given."""
 
     def generate(condition: Tensor, steps: int) -> Tensor:
-        return sample(model, inputs.noise, condition, steps, GUIDANCE, POWER, solver)
+        return sample(guided or model, inputs.noise, condition, steps, GUIDANCE, POWER, solver)
 
     return _condition(model, inputs), generate
 
@@ -308,9 +316,15 @@ def _model(size: str, setting: Setting, dtype: torch.dtype) -> XMDPT:
     return model.eval().requires_grad_(False).to(setting.device, dtype)
 
 
-def _twin(model: XMDPT, size: str, setting: Setting) -> XMDPT:
-    """Another model with the same weights in the same memory."""
+def _twin(model: XMDPT, size: str, setting: Setting, **settings: Any) -> XMDPT:
+    """Another model with the same weights in the same memory; random ones where ``settings`` add
+    some."""
     with torch.device("meta"):
-        twin = XMDPT.from_size(size, latent_size=setting.pixels // 8)
-    twin.load_state_dict(model.state_dict(), assign=True)
+        twin = XMDPT.from_size(size, latent_size=setting.pixels // 8, **settings)
+    weights = model.state_dict()
+    shared = {
+        name: weights[name] if name in weights else 0.02 * torch.randn(meta.shape).to(setting.dtype)
+        for name, meta in twin.state_dict().items()
+    }
+    twin.load_state_dict(shared, assign=True)
     return twin.eval().requires_grad_(False).to(setting.device)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from xmdpt_cli.diffusion.guidance import GuidedModel, guidance_scale
 from xmdpt_cli.diffusion.schedule import Schedule
-from xmdpt_cli.diffusion.solvers import plan, spaced, spacing_of
+from xmdpt_cli.diffusion.solvers import POLICY, plan, spaced, spacing_of
 from xmdpt_cli.errors import ConfigError
 
 LINEAR = Schedule()
@@ -56,7 +56,8 @@ def sample(
         guidance: Scale of classifier-free guidance (paper eq. 6).
         power: Power of the guidance schedule (paper eq. 6); 0.01 for the best SSIM and LPIPS, 1.0
             for the best FID.
-        solver: A name in ``solvers``: "ddim", "dpmpp-2m" or "unipc".
+        solver: A name in ``solvers``: "ddim", "dpmpp-2m" or "unipc"; "policy" for a model that was
+            distilled to this number of steps, whose guidance scale is the same in all of them.
         spacing: How the timesteps are chosen; None: the solver's own way.
         interval: Guidance is applied where t / 1000 lies in it (Kynkäänniemi et al. 2024, arXiv
             2404.07724); elsewhere the unconditional branch is not computed.
@@ -83,14 +84,18 @@ def sample(
         else 1.0
         for t in timesteps
     ]
+    if solver == POLICY:
+        cfg_scales = [guidance] * steps
     denoise = model.denoiser(condition, timesteps, cfg_scales, tokens)
     x = before = noise
     earlier: list[Tensor] = []
     for i, step in enumerate(todo):
-        out = denoise(x, i)[:, : x.shape[1]].to(x.dtype)
+        out, second = denoise(x, i).to(x.dtype).chunk(2, dim=1)
         clean = schedule.clean(x, out, step.alpha, step.sigma)
         if step.correct:
             x = _weighted(step.correct, [before, clean, *earlier])
+        if solver == POLICY:
+            earlier = [schedule.clean(x, second, step.alpha, step.sigma)]
         before, x = x, _weighted(step.predict, [x, clean, *earlier])
         earlier = [clean, *earlier][:2]
         if callback is not None:

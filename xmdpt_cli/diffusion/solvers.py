@@ -13,17 +13,22 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
+from xmdpt_cli.diffusion.policy import angles_of, policy_weights
 from xmdpt_cli.diffusion.schedule import Schedule
 from xmdpt_cli.errors import ConfigError
 
 #: DDIM (eta 0; published), DPM-Solver++(2M) (Lu et al. 2022, arXiv 2211.01095, algorithm 2),
 #: UniPC of order 2 with B(h) = e^h - 1 (Zhao et al. 2023, arXiv 2302.04867, algorithms 1 and 2)
 SOLVERS = ("ddim", "dpmpp-2m", "unipc")
+#: the solver of a model that was distilled to few steps, and of no other model (``policy``)
+POLICY = "policy"
 #: how the timesteps are chosen
-SPACINGS = ("linspace", "trailing", "logsnr")
+SPACINGS = ("linspace", "trailing", "logsnr", "angle")
 #: the published list of timesteps for the published solver; second-order solvers want even steps
 #: of the signal-to-noise ratio (``examples/experiments/solvers.py``; docs/faster-sampling.md)
-SPACING_OF = {"ddim": "linspace", "dpmpp-2m": "logsnr", "unipc": "logsnr"}
+SPACING_OF = {"ddim": "linspace", "dpmpp-2m": "logsnr", "unipc": "logsnr", POLICY: "angle"}
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,8 @@ class Step:
     timestep: int
     alpha: float
     sigma: float
-    #: weights of x, then of the predictions of x_0, the newest first
+    #: weights of x, then of the predictions of x_0, the newest first; of a policy those at the
+    #: start and at the end of the step
     predict: tuple[float, ...]
     #: weights of a correction of x, made before it: of the previous step's x, then of the
     #: predictions of x_0, the newest, at this x, first. Empty: no correction
@@ -65,22 +71,32 @@ def timestep_list(steps: int, total: int = 1000) -> list[int]:
 def spaced(spacing: str, steps: int, schedule: Schedule) -> list[int]:
     """Timesteps, falling. "linspace": ``timestep_list``. "trailing": equal strides that end at the
     last timestep, so that none is spent at t = 0 (Lin et al. 2023, arXiv 2305.08891). "logsnr":
-    equal strides of lambda between the trailing list's ends."""
+    equal strides of lambda between the trailing list's ends. "angle": equal strides of
+    arctan(sigma / alpha) from the last timestep to the clean image."""
     total = schedule.steps
     listed = timestep_list(steps, total)
     if spacing == "linspace" or steps == 1:
         return listed
     if spacing not in SPACINGS:
         raise ConfigError(f"spacing is one of {', '.join(SPACINGS)}, not {spacing!r}")
+    if spacing == "angle":
+        angles = angles_of(schedule).tolist()
+        return _nearest(angles, [angles[-1] * (1 - i / steps) for i in range(steps)])
     trailing = [round(total - i * total / steps) - 1 for i in range(steps)]
     if spacing == "trailing":
         return trailing
     half_log_snr = [_lambda(*_levels(schedule, t)) for t in range(total)]
     first, last = half_log_snr[trailing[0]], half_log_snr[min(trailing[-1], total // 50)]
+    wanted = [first + (last - first) * i / (steps - 1) for i in range(steps)]
+    return _nearest(half_log_snr, wanted)
+
+
+def _nearest(values: Sequence[float], wanted: Sequence[float]) -> list[int]:
+    """The timesteps whose ``values`` are nearest to the ``wanted`` ones, falling and distinct."""
+    total, steps = len(values), len(wanted)
     found: list[int] = []
-    for i in range(steps):
-        wanted = first + (last - first) * i / (steps - 1)
-        nearest = min(range(total), key=lambda t: abs(half_log_snr[t] - wanted))
+    for i, value in enumerate(wanted):
+        nearest = min(range(total), key=lambda t: abs(values[t] - value))
         highest = found[-1] - 1 if found else total - 1
         # timesteps must differ, and leave room for those that follow
         found.append(max(min(nearest, highest), steps - 1 - i))
@@ -91,6 +107,12 @@ def plan(solver: str, times: Sequence[int], schedule: Schedule) -> list[Step]:
     """The steps over falling ``times``; the last one leads to alpha = 1, sigma = 0."""
     levels = [*(_levels(schedule, t) for t in times), (1.0, 0.0)]
     steps = []
+    if solver == POLICY:
+        angles = [math.atan2(sigma, alpha) for alpha, sigma in levels]
+        ends = torch.tensor(angles, dtype=torch.float64)
+        weights = torch.stack(policy_weights(ends[:-1], ends[1:], ends[1:]), dim=1).tolist()
+        given = zip(times, levels, weights, strict=False)  # the last level ends the last step
+        return [Step(t, *level, tuple(predict)) for t, level, predict in given]
     for i, t in enumerate(times):
         # first order without an earlier prediction, and in the last step, where h is infinite
         first_order = solver == "ddim" or i in (0, len(times) - 1)

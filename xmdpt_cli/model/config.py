@@ -111,7 +111,11 @@ def _check_choice(name: str, value: str, choices: Iterable[str]) -> None:
 
 
 def check_inputs(
-    model: XMDPT, latents: Tensor, condition: Tensor, tokens: TokenConditions | None
+    model: XMDPT,
+    latents: Tensor,
+    condition: Tensor,
+    tokens: TokenConditions | None,
+    cfg_scales: object = None,
 ) -> None:
     check_latents(latents, model.latent_shape, "latents")
     expected = (len(latents), model.width)
@@ -120,6 +124,9 @@ def check_inputs(
     if (tokens is not None) != (model.tokens is not None):
         given = "without token conditions" if tokens is None else "with token conditions"
         raise ConfigError(f"conditioning={model.conditioning!r} does not fit a call {given}")
+    if (cfg_scales is not None) != (model.guidance_embed is not None):
+        needs = "takes no" if cfg_scales is not None else "needs a"
+        raise ConfigError(f"this model {needs} guidance scale as an input")
 
 
 def check_latents(latents: Tensor, shape: tuple[int, ...], name: str) -> None:

@@ -1,4 +1,5 @@
-"""What X-MDPT as published does not have: source tokens in attention, REPA.
+"""What X-MDPT as published does not have: source tokens in attention, the guidance scale as an
+input, REPA.
 
 MDTv2's long skips need no module of their own: see ``skip`` in ``layers.Block`` and ``TDNet``.
 
@@ -14,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xmdpt_cli.model.layers import PatchEmbed
+from xmdpt_cli.model.layers import PatchEmbed, timestep_features
 
 REPA_HIDDEN = 2048  # of REPA's projector (Yu et al. 2024, arXiv 2410.06940)
 
@@ -81,6 +82,25 @@ class PoseEmbed(nn.Module):
         for conv in self.convs:
             x = x + conv(F.silu(x))
         return x.flatten(2).transpose(1, 2)
+
+
+class GuidanceEmbedder(nn.Module):
+    """The guidance scale as an input: (N,) -> (N, D), added to the timestep's embedding.
+
+    A distilled model predicts with guidance in one evaluation (Meng et al. 2023, arXiv 2210.03142,
+    sec. 3.1). Its output is 0 before training, so a student starts as its teacher without guidance.
+    """
+
+    FEATURES = 64  # sinusoidal
+    RESOLUTION = 10.0  # radians per unit of the scale, of the highest frequency
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(self.FEATURES, width)
+
+    def forward(self, cfg_scales: Tensor) -> Tensor:
+        features = timestep_features(self.RESOLUTION * cfg_scales, self.FEATURES)
+        return self.linear(features.to(self.linear.weight.dtype))
 
 
 def repa_projector(width: int, out: int) -> nn.Sequential:

@@ -63,10 +63,11 @@ def training_passes(
     masked_latents: Tensor | None = None,  # (N, C, h, w) noisy, of the masked pass
     keep_masked: Tensor | None = None,  # (N,) bool, in the masked pass
     source_latents: Tensor | None = None,  # (N, C, h, w), for the masked pass
+    cfg_scales: Tensor | None = None,  # (N,), of a model with ``guidance_embed``
 ) -> Passes:
     """``model(...)`` and ``model.forward_masked(...)`` in one walk through the blocks."""
     net = model.tdnet
-    x_embedded, kv, c = model.embed(latents, timesteps, condition, tokens, keep)
+    x_embedded, kv, c = model.embed(latents, timesteps, condition, tokens, keep, cfg_scales)
     if mask is None:
         x, _, _, repa = _encode(model, c[None], None, x_embedded, None, None, kv, None)
         out = _decode(net, c, x + net.decoder_pos_embed, x_embedded, kv)
@@ -76,7 +77,7 @@ def training_passes(
     assert source_latents is not None
     mipnet = check_mipnet(model, source_latents)
     masked_embedded, kv_masked, c_masked = model.embed(
-        masked_latents, timesteps, condition, tokens, keep_masked
+        masked_latents, timesteps, condition, tokens, keep_masked, cfg_scales
     )
     masked = gather_tokens(masked_embedded, mask.ids_keep)  # (N, K, D)
     source = None
@@ -228,7 +229,10 @@ def _self_block(block: Block, c: Tensor, x: Tensor, ids: Tensor | None) -> Tenso
 
 
 class Denoiser:
-    """``denoiser(x, i)``: the guided prediction at step i, (N, C, h, w) -> (N, 2C, h, w)."""
+    """``denoiser(x, i)``: the guided prediction at step i, (N, C, h, w) -> (N, 2C, h, w).
+
+    A model with ``guidance_embed`` predicts it in one evaluation, any other in two.
+    """
 
     def __init__(
         self,
@@ -239,19 +243,25 @@ class Denoiser:
         tokens: TokenConditions | None = None,
     ) -> None:
         latents = condition.new_empty(len(condition), *model.latent_shape)
-        check_inputs(model, latents, condition, tokens)
-        self.net, self.predict, self.cfg_scales = model.tdnet, model.predict, cfg_scales
-        self.tokens = tokens
+        distilled = model.guidance_embed is not None
+        check_inputs(model, latents, condition, tokens, cfg_scales if distilled else None)
+        self.net, self.predict, self.tokens = model.tdnet, model.predict, tokens
+        self.cfg_scales = [1.0] * len(cfg_scales) if distilled else cfg_scales
         times = torch.tensor(timesteps, device=condition.device)
         # c of each image and, last, of the unconditional branch, which all images share
         rows = torch.cat([condition, torch.zeros_like(condition[:1])])  # (N + 1, D)
-        self._c = self.net.t_embedder(times)[:, None] + rows  # (steps, N + 1, D)
+        embedded = self.net.t_embedder(times)  # (steps, D)
+        if model.guidance_embed is not None:
+            embedded = embedded + model.guidance_embed(
+                times.new_tensor(cfg_scales, dtype=torch.float)
+            )
+        self._c = embedded[:, None] + rows  # (steps, N + 1, D)
         self._modulations, self._steps = self._c[:0], range(0)
         extra_keys = 0 if tokens is None else tokens.kv.shape[1]
         modules = [block.attn.rel_pos_bias for block in self.net.blocks]
         self._bias = stacked_bias(modules, extra_keys)  # (depth, H, T, T + S)
         self._both: TokenConditions | None = None
-        if tokens is not None and any(scale != 1.0 for scale in cfg_scales):
+        if tokens is not None and any(scale != 1.0 for scale in self.cfg_scales):
             with_dropped = (torch.cat([part, torch.zeros_like(part)]) for part in tokens)
             self._both = TokenConditions(*with_dropped)
 

@@ -37,7 +37,12 @@ from xmdpt_cli.model.config import (
     check_pose_maps,
     check_sizes,
 )
-from xmdpt_cli.model.extensions import TokenConditioner, TokenConditions, repa_projector
+from xmdpt_cli.model.extensions import (
+    GuidanceEmbedder,
+    TokenConditioner,
+    TokenConditions,
+    repa_projector,
+)
 from xmdpt_cli.model.fast import Denoiser, predict, predict_residual
 from xmdpt_cli.model.layers import (
     Block,
@@ -270,6 +275,7 @@ class XMDPT(
         vae_factor: int = 8,  # tokens: pixels of the pose map per latent
         repa_width: int = 0,  # REPA: width of the tokens to align with; 0: no projector
         repa_layer: int = 4,  # REPA: number of the block, from 1, whose output is projected
+        guidance_embed: bool = False,  # distilled: the guidance scale is an input
     ) -> None:
         super().__init__()
         parts, grid = condition_parts.split("+"), latent_size // patch
@@ -289,6 +295,7 @@ class XMDPT(
         self.tokens: TokenConditioner | None = None
         if conditioning == "tokens":
             self.tokens = TokenConditioner(width, depth, latent_channels, patch, vae_factor * patch)
+        self.guidance_embed = GuidanceEmbedder(width) if guidance_embed else None
         # of sampling; fast.compile_sampling replaces them
         self.predict, self.predict_residual = predict, predict_residual
         initialise(self)
@@ -331,11 +338,14 @@ class XMDPT(
         condition: Tensor,
         tokens: TokenConditions | None,
         keep: Tensor | None,
+        cfg_scales: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None, Tensor]:
         """Embedded latents (N, T, D), keys and values of the source (N, S, depth * 2D) of
         ``conditioning="tokens"``, and what modulates the blocks: c (N, D)."""
-        check_inputs(self, latents, condition, tokens)
+        check_inputs(self, latents, condition, tokens, cfg_scales)
         c = self.tdnet.t_embedder(timesteps) + drop(condition, keep)
+        if self.guidance_embed is not None:
+            c = c + self.guidance_embed(cfg_scales)
         x = self.tdnet.embed(latents)
         if tokens is None:
             return x, None, c
@@ -349,9 +359,12 @@ class XMDPT(
         condition: Tensor,  # (N, D)
         tokens: TokenConditions | None = None,
         keep: Tensor | None = None,  # (N,) bool: rows that keep their conditions; None: all
+        cfg_scales: Tensor | None = None,  # (N,), of a model with ``guidance_embed``
     ) -> Tensor:
         """The unmasked pass: (N, 2C, h, w), the prediction, then the variance."""
-        x, kv, c = self.embed(latents, timesteps, condition, tokens, keep)  # (N, T, D), ..., (N, D)
+        x, kv, c = self.embed(  # (N, T, D), ..., (N, D)
+            latents, timesteps, condition, tokens, keep, cfg_scales
+        )
         encoded = self.tdnet.encode(x, c, None, kv) + self.tdnet.decoder_pos_embed  # (N, T, D)
         return self.tdnet.decode(encoded, c, x, kv)  # (N, 2C, h, w)
 
@@ -413,7 +426,8 @@ def initialise(model: XMDPT) -> None:
         narrow = ("t_embedder.mlp.", "mlp_dino_pose.0.", "mlp_dino_img.0.", "mlp_final.0.")
         if any(part in name for part in narrow) and name.endswith("weight"):
             nn.init.normal_(parameter, std=0.02)
-        if ".adaLN_modulation." in name or name == "tdnet.final_layer.linear.weight":  # adaLN-Zero
+        zero = (".adaLN_modulation.", "tdnet.final_layer.linear.weight", "guidance_embed.")
+        if any(part in name for part in zero):  # adaLN-Zero; a scale without effect
             nn.init.zeros_(parameter)
         if name.endswith("mask_token"):
             nn.init.normal_(parameter, std=0.02)
