@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,16 +26,18 @@ from xmdpt_cli.bench.random_networks import (
     taesd,
 )
 from xmdpt_cli.bench.timing import precision
-from xmdpt_cli.diffusion import Guided, sample
+from xmdpt_cli.diffusion import Guided, Schedule, sample
 from xmdpt_cli.diffusion.guidance import Denoise, GuidedModel
 from xmdpt_cli.diffusion.solvers import POLICY
 from xmdpt_cli.model import XMDPT, kernels, parameter_counts
+from xmdpt_cli.model.cache import Cached
 from xmdpt_cli.model.fast import compile_sampling
 from xmdpt_cli.training.config import TrainConfig
 
 STEPS = 50  # the paper's table
 GUIDANCE, POWER = 2.0, 0.01  # paper sec. 4.1
 SCALES = 2.0, 2.0  # of D-CFG; speed does not depend on them
+CACHE = 4.0  # degrees (docs/faster-sampling.md)
 
 #: what decodes latents: (device, dtype, divisor of its widths) -> a network of diffusers
 DECODERS: dict[str, Callable[..., Any]] = {"decode": sd_vae, "tiny decoder": taesd}
@@ -57,6 +60,7 @@ class Implementation:
     branches: int  # forwards of a step
     steps: int = STEPS  # of an image
     decoder: str = "decode"  # a key of ``DECODERS``
+    whole: bool = False  # its steps differ: all are timed
     same: str = ""  # implementations of a model with an equal value give the same result
     gain: str = ""  # what it adds to ``base``, the name of another implementation of this model
     base: str = ""
@@ -67,9 +71,8 @@ class Implementation:
         return f"{self.model} / {self.name}"
 
     def timed(self, measured_steps: int) -> int:
-        """The number of steps that are timed: of a few steps all, which start and end with work of
-        their own."""
-        return self.steps if self.steps <= FEW else min(measured_steps, self.steps)
+        """The number of steps that are timed."""
+        return self.steps if self.whole else min(measured_steps, self.steps)
 
 
 @dataclass(frozen=True)
@@ -144,11 +147,11 @@ def xmdpt_implementations(size: str, setting: Setting) -> Iterator[Implementatio
     def implementation(
         name: str, network: nn.Module, how: tuple[Setup, Generate], gain: str = "", base: str = "",
         *, dtype: torch.dtype = setting.dtype, branches: int = 2, same: str = "cfg",
-        steps: int = STEPS, decoder: str = "decode",
+        steps: int = STEPS, **more: Any,
     ) -> Implementation:  # fmt: skip
         return Implementation(
-            f"X-MDPT-{size}", name, network, *how, dtype, branches, steps, decoder, same, gain,
-            base, parameters=(counts["training"], counts["inference"]),
+            f"X-MDPT-{size}", name, network, *how, dtype, branches, steps, same=same, gain=gain,
+            base=base, parameters=(counts["training"], counts["inference"]), **more,
         )  # fmt: skip
 
     dcfg = published_dcfg(as_published, inputs)
@@ -175,25 +178,21 @@ def xmdpt_implementations(size: str, setting: Setting) -> Iterator[Implementatio
     default = f"{few} steps"
     how = fast(best, inputs, solver)
     yield implementation(default, best, how, "solver", name, same="", steps=few)
-    how = fast(best, inputs, solver, Cached(best, CACHE))
-    yield implementation("cache", best, how, "cache", default, same="", steps=few)
+    how = fast(best, inputs, solver, Cached(best, Schedule(), CACHE))
+    yield implementation("cache", best, how, "cache", default, same="", steps=few, whole=True)
     student = _twin(model, size, setting, **STUDENT)
     kernels.prepare(student)
     if setting.compiled:
         compile_sampling(student)
     how = fast(student, inputs, solver)
     yield implementation(
-        "guidance distilled", student, how, "one branch", default, same="", steps=few, branches=1
+        "guidance distilled", student, how, "guidance", default, same="", steps=few, branches=1
     )
     how = fast(student, inputs, POLICY)
-    yield implementation(
-        f"{FEW} steps", student, how, "steps distilled", "guidance distilled", same="", steps=FEW,
-        branches=1,
-    )  # fmt: skip
-    yield implementation(
-        "tiny decoder", student, how, "decoder", f"{FEW} steps", same="", steps=FEW, branches=1,
-        decoder="tiny decoder",
-    )  # fmt: skip
+    distilled = partial(implementation, same="", steps=FEW, branches=1, whole=True)
+    name_few = f"{FEW} steps distilled"
+    yield distilled(name_few, student, how, "steps", "guidance distilled")
+    yield distilled("tiny decoder", student, how, "decoder", name_few, decoder="tiny decoder")
     other = torch.float32 if setting.dtype == torch.bfloat16 else torch.bfloat16
     rounded = _model(size, setting, setting.dtype).to(other)
     kernels.prepare(rounded)

@@ -1,48 +1,61 @@
-"""Caching across sampling steps: what the blocks compute changes smoothly from step to step.
+"""Caching across sampling steps: what the blocks compute changes smoothly with the noise level.
 
-In the steps of a fixed schedule no block is computed. What the blocks add to the embedded latents
-(the residual) is extrapolated linearly from the last two computed steps; the embedding of the
-current latents and the output layer are computed as always.
+In some steps no block is computed. What the blocks add to the embedded latents, the residual, is
+then extrapolated linearly from the last two computed steps; the embedding of the current latents
+and the output layer are computed in every step. The variable is the noise angle arctan(sigma /
+alpha): 90 degrees for noise, 0 for a clean image. The blocks are computed again where it has
+changed by ``cache`` degrees since they were computed last.
 
-Of the family of FORA (arXiv 2407.01425), DeepCache (arXiv 2312.00858), Learning-to-Cache (arXiv
-2406.01733) and TaylorSeer (arXiv 2503.06923, which extrapolates). Compared with others in
-docs/experiments.md. The schedule depends on the number of the step alone, not on the images, so an
-image does not depend on its batch, and compiled steps stay CUDA graphs.
+So the steps are known before the first one and do not depend on the images: an image does not
+depend on the others of its batch, and compiled steps stay CUDA graphs. docs/experiments.md compares
+this with the ideas it is made of and with alternatives: FORA (arXiv 2407.01425) and Learning-to-
+Cache (arXiv 2406.01733), which reuse layers in fixed steps; DeepCache (arXiv 2312.00858), which
+computes the outer layers only; TaylorSeer (arXiv 2503.06923), which extrapolates; TeaCache (arXiv
+2411.19108) and first-block caches, which measure the change of each image's features.
 
 Legend as in ``fast.py``.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
+from xmdpt_cli.diffusion.policy import angles_of
+from xmdpt_cli.diffusion.schedule import Schedule
 from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.model.extensions import TokenConditions
 from xmdpt_cli.model.fast import Denoiser, embed, output
+from xmdpt_cli.model.xmdpt import XMDPT
 
-if TYPE_CHECKING:
-    from xmdpt_cli.model.xmdpt import XMDPT
-
-WARM_UP = 2  # steps that are always computed: a line needs two points
-MOST = 5  # a larger distance of computed steps was not measured
+MOST = 15.0  # degrees; larger values were not measured
 
 
-def check_cache(model: XMDPT, every: int) -> None:
-    """ConfigError unless the blocks of ``model`` can be computed in every ``every``-th step."""
-    if not 1 <= every <= MOST:
-        raise ConfigError(f"cache lies between 1 (off) and {MOST}, not {every}")
+def check_cache(model: XMDPT, degrees: float) -> None:
+    """ConfigError for an angle out of range, and for a model that was distilled."""
+    if not 0 <= degrees <= MOST:
+        raise ConfigError(
+            f"cache lies between 0 (off) and {MOST:g} degrees, not {degrees:g}", "for example 4"
+        )
+    if degrees and model.guidance_embed is not None:
+        raise ConfigError("this model is distilled, and takes no cache", "leave it out")
 
 
 class Cached:
-    """A model whose blocks are computed in every ``every``-th step: a ``GuidedModel`` for
-    ``sample``. ``every`` 1 computes all steps."""
+    """A model with a cache across steps: a ``GuidedModel`` for ``sample``.
 
-    def __init__(self, model: XMDPT, every: int) -> None:
-        check_cache(model, every)
-        self.model, self.every = model, every
+    Args:
+        model: A model that is not distilled.
+        schedule: Its noise schedule.
+        degrees: Least change of the noise angle between computed steps, 0 to ``MOST``.
+    """
+
+    def __init__(self, model: XMDPT, schedule: Schedule, degrees: float) -> None:
+        check_cache(model, degrees)
+        self.model, self.schedule, self.degrees = model, schedule, degrees
 
     def denoiser(
         self,
@@ -52,11 +65,13 @@ class Cached:
         tokens: TokenConditions | None = None,
     ) -> Denoiser:
         """As ``XMDPT.denoiser``; its steps must be called in order."""
-        return CachedDenoiser(self.model, condition, timesteps, cfg_scales, tokens, self.every)
+        angles = torch.rad2deg(angles_of(self.schedule))[list(timesteps)].tolist()
+        return CachedDenoiser(self.model, condition, timesteps, cfg_scales, tokens, angles,
+                              self.degrees)  # fmt: skip
 
 
 class CachedDenoiser(Denoiser):
-    """``Denoiser`` with a cache, whose steps are called in order."""
+    """``Denoiser`` with a cache; its steps must be called in order."""
 
     def __init__(
         self,
@@ -65,12 +80,14 @@ class CachedDenoiser(Denoiser):
         timesteps: Sequence[int],
         cfg_scales: Sequence[float],
         tokens: TokenConditions | None,
-        every: int,
+        angles: Sequence[float],  # of the steps, in degrees
+        degrees: float,
     ) -> None:
         super().__init__(model, condition, timesteps, cfg_scales, tokens)
-        self.predict_residual = model.predict_residual
-        self.computed = computed_steps([2 - (scale == 1.0) for scale in self.cfg_scales], every)
-        self._last: list[tuple[int, Tensor]] = []  # (step, residual), the newest last
+        self.predict_residual, self.angles = model.predict_residual, angles
+        branches = [1 if scale == 1.0 else 2 for scale in cfg_scales]
+        self.computed = computed_steps(angles, branches, degrees)
+        self._known: list[tuple[float, Tensor]] = []  # (angle, residual), the newest last
 
     def _predict(
         self, i: int, latents: Tensor, modulations: Tensor, tokens: TokenConditions | None
@@ -81,22 +98,28 @@ class CachedDenoiser(Denoiser):
                 self.net, latents, modulations, self._bias, pose, kv
             )
             # a CUDA graph overwrites its outputs in the next step
-            self._last = [*self._last, (i, residual.clone())][-WARM_UP:]
+            self._known = [*self._known, (self.angles[i], residual.clone())][-2:]
             return out
-        (first, before), (second, last) = ((j, r[: len(latents)]) for j, r in self._last)
-        residual = last + (i - second) / (second - first) * (last - before)
+        residual = self._extrapolated(self.angles[i], len(latents))
         return output(self.net, embed(self.net, latents, pose) + residual, modulations)
 
+    def _extrapolated(self, angle: float, rows: int) -> Tensor:
+        """The residual at ``angle``: (rows, T, D)."""
+        last_angle, last = self._known[-1]
+        first_angle, first = self._known[0]
+        if len(self._known) == 1 or len(first) < rows:
+            return last[:rows]
+        share = (angle - last_angle) / (last_angle - first_angle)
+        return torch.lerp(first[:rows], last[:rows], 1 + share)
 
-def computed_steps(branches: Sequence[int], every: int) -> list[bool]:
-    """For each step whether its blocks are computed. ``branches``: 1 or 2, of guidance.
 
-    The first ``WARM_UP`` steps, every ``every``-th of the others, and a step with more branches
-    than the last ``WARM_UP`` computed ones had.
-    """
-    computed: list[bool] = []
-    for i, count in enumerate(branches):
-        known = [branches[j] for j in range(i) if computed[j]][-WARM_UP:]
-        due = (i - WARM_UP + 1) % every == 0
-        computed.append(due or len(known) < WARM_UP or min(known) < count)
+def computed_steps(angles: Sequence[float], branches: Sequence[int], degrees: float) -> list[bool]:
+    """For each step whether its blocks are computed: in the first step, where the angle has fallen
+    by ``degrees``, and where guidance has more ``branches`` than were computed last."""
+    computed, last, known = [], math.inf, 0
+    for angle, count in zip(angles, branches, strict=True):
+        due = last - angle >= degrees or count > known
+        if due:
+            last, known = angle, count
+        computed.append(due)
     return computed

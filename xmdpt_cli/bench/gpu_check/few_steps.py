@@ -1,4 +1,4 @@
-"""A distilled model and a tiny decoder: four evaluations an image, without guidance's second branch."""
+"""A distilled model and a tiny decoder: four evaluations an image, each of one branch."""
 
 from __future__ import annotations
 
