@@ -297,6 +297,7 @@ def test_broken_files_are_named(content: bytes, tmp_path: Path) -> None:
     ("options", "said"),
     [
         ({"conditioning": "tokens"}, "conditioning 'tokens'"),
+        ({"guidance_embed": True}, "a guidance scale as an input"),
         ({"backbone": "mdtv2"}, "backbone 'mdtv2'"),
         ({"decode_layers": 1}, "decode_layers 1"),
         ({"predictor": "self"}, "predictor 'self'"),

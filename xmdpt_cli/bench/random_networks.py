@@ -156,7 +156,7 @@ def random_student(size: str, pixels: int, device: torch.device, dtype: torch.dt
     model = random_xmdpt(size, pixels, **STUDENT)
     metadata = published_metadata(model, pixels)
     sampling = {**metadata["sampling"], "steps": FEW, "solver": POLICY}
-    distilled = {"stage": "steps", "steps": FEW, "guidance": [1.0, 3.0], "power": sampling["power"]}
+    distilled = {"stage": "steps", "steps": FEW, "guidance": [2.0, 2.0], "power": sampling["power"]}
     of_student = {"prediction": "v", "sampling": sampling, "distilled": distilled}
     return _sampler(model, {**metadata, **of_student}, device, dtype)
 

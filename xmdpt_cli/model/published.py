@@ -138,6 +138,8 @@ def _unlike_published(model: XMDPT, metadata: Mapping[str, Any]) -> list[str]:
     found = []
     if model.conditioning != "vector":
         found.append(f"conditioning {model.conditioning!r}")
+    if model.guidance_embed is not None:
+        found.append("a guidance scale as an input (a distilled model)")
     if net.backbone == "mdtv2":
         found.append("backbone 'mdtv2'")
     if (decoding := len(net.blocks) - net.encoder_depth) != 2:

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from PIL import Image
 
-from xmdpt_cli.diffusion import SOLVERS
 from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.pose.formats.missing import MIN_SCORE
 from xmdpt_cli.pose.framing import Fit
@@ -35,14 +34,13 @@ from xmdpt_cli.sampling.inputs import (
 )
 from xmdpt_cli.sampling.png_writer import png_text
 from xmdpt_cli.sampling.sampler import Sampler, SamplingConfig
+from xmdpt_cli.sampling.student import solvers_of
 from xmdpt_cli.sampling.user_inputs import ImageLike, KeypointsLike, PoseLike
 from xmdpt_cli.utils.devices import pick_device
 
 
 class XMDPTPipeline:
     """Model, VAE, both DINOv2 and OpenPose; the encoders are loaded on first use."""
-
-    solvers = SOLVERS  #: the names that ``solver`` accepts
 
     def __init__(self, sampler: Sampler, encoders: LazyEncoders) -> None:
         self.sampler, self.encoders = sampler, encoders
@@ -108,6 +106,11 @@ class XMDPTPipeline:
     def toy(self) -> bool:
         """Whether the images say nothing about real results."""
         return bool(self.sampler.metadata["toy"])
+
+    @property
+    def solvers(self) -> tuple[str, ...]:
+        """The names that ``solver`` accepts."""
+        return solvers_of(self.sampler.metadata.get("distilled"))
 
     def sampling_config(self, **given: Any) -> SamplingConfig:
         """The model's defaults, overridden by the given fields."""

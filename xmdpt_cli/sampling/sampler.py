@@ -24,6 +24,7 @@ from xmdpt_cli.model.cache import Cached, check_cache
 from xmdpt_cli.model.checkpoint import find_model, load_model
 from xmdpt_cli.model.fast import compile_sampling
 from xmdpt_cli.sampling.conditioning import Conditions
+from xmdpt_cli.sampling.student import check_student
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -144,7 +145,8 @@ class Sampler:
     def sampling_config(self, **given: Any) -> SamplingConfig:
         """The model's defaults, overridden by the fields of ``SamplingConfig`` that are not None.
 
-        Raises ConfigError for an unknown solver. The spacing follows the solver unless it is given.
+        The spacing follows the solver unless it is given. Raises ConfigError for an unknown
+        solver, and for settings that a distilled model cannot sample with.
         """
         given = {name: value for name, value in given.items() if value is not None}
         named = {**self.metadata["sampling"], **given}
@@ -162,6 +164,7 @@ class Sampler:
         for name in ("guidance", "power"):
             if not math.isfinite(getattr(config, name)):
                 raise ConfigError(f"{name} is a number, not {getattr(config, name)}")
+        check_student(config, self.metadata.get("distilled"))
         check_cache(self.model, config.cache)
         return config
 

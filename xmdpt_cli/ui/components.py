@@ -169,13 +169,13 @@ def _settings(pipe: XMDPTPipeline) -> tuple[list[Any], gr.Number, gr.Checkbox]:
     They have no bounds of Gradio, which reports a value outside of them in a separate window and
     in technical terms.
     """
-    defaults = pipe.sampling_config()
+    defaults, solvers = pipe.sampling_config(), list(pipe.solvers)
     small = {"min_width": 110, "scale": 1}
+    own: dict[str, Any] = {**small, "interactive": len(solvers) > 1}  # fixed in few-step students
     with gr.Row():
-        steps = gr.Number(defaults.steps, label="Steps", precision=0, **small)
-        solvers = list(pipe.solvers)
+        steps = gr.Number(defaults.steps, label="Steps", precision=0, **own)
         solver = gr.Dropdown(
-            solvers, value=defaults.solver, label="Solver", filterable=False, **small
+            solvers, value=defaults.solver, label="Solver", filterable=False, **own
         )
     with gr.Row():
         guidance = gr.Number(
@@ -190,7 +190,7 @@ def _settings(pipe: XMDPTPipeline) -> tuple[list[Any], gr.Number, gr.Checkbox]:
             label="Guidance power",
             info="Larger values apply guidance later.",
             step=0.1,
-            **small,
+            **own,
         )
     with gr.Row():
         seed = gr.Number(defaults.seed, label="Seed", precision=0, **small)

@@ -1,0 +1,63 @@
+"""What a distilled model can sample: the settings that its training fixed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from xmdpt_cli.diffusion.solvers import POLICY, SOLVERS
+from xmdpt_cli.errors import ConfigError
+
+if TYPE_CHECKING:
+    from xmdpt_cli.sampling.sampler import SamplingConfig
+
+
+def solvers_of(distilled: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """The solvers that the model can sample with; ``distilled`` as in ``check_student``."""
+    few_steps = distilled is not None and distilled["steps"] is not None
+    return (POLICY,) if few_steps else SOLVERS
+
+
+def check_student(config: SamplingConfig, distilled: Mapping[str, Any] | None) -> None:
+    """ConfigError for settings that the model cannot sample with.
+
+    ``distilled``: of the model's metadata; None: an ordinary model, which takes all settings but
+    the solver of students. A student of few steps was trained at the timesteps of its own number
+    of steps only, at one power and with guidance in all steps.
+    """
+    if distilled is None:
+        if config.solver == POLICY:
+            raise ConfigError(
+                f"solver {POLICY!r} is that of models distilled to few steps, which this is not",
+                "distil it (xmdpt distill), or use --solver unipc",
+            )
+        return
+    low, high = distilled["guidance"]
+    if not low <= config.guidance <= high:
+        raise ConfigError(
+            f"guidance {config.guidance:g} is outside the range {low:g} to {high:g} that this "
+            "model was distilled for",
+            f"choose a scale in it, or use its teacher, {distilled['teacher']['name']}",
+        )
+    steps = distilled["steps"]
+    if steps is None:
+        if config.solver == POLICY:
+            raise ConfigError(
+                f"solver {POLICY} cannot be used: the guidance of this model was distilled, not "
+                "its steps",
+                f"choose one of {', '.join(SOLVERS)}",
+            )
+        return
+    fixed = {
+        "steps": (config.steps, steps),
+        "solver": (config.solver, POLICY),
+        "power": (config.power, distilled["power"]),
+        "interval": (config.interval, (0.0, 1.0)),
+    }
+    for name, (value, own) in fixed.items():
+        if value != own:
+            raise ConfigError(
+                f"{name} {value} cannot be used: this model was distilled to {steps} steps with "
+                f"{name} {own}",
+                f"leave the setting out, or use its teacher, {distilled['teacher']['name']}",
+            )
