@@ -46,6 +46,8 @@ def sampling(
 
     eager, eager_other = latents(), latents(other_noise)
     bf16, name = precision == "bf16", f"{size}, {precision}"
+    cached = sampler.sampling_config(steps=setting.pick(20, 4), cache=8.0)
+    eager_cached = None if bf16 else latents(config=cached)
     if bf16:
         exact = in_fp32(sampler).latents(noise, conditions, paper)
         vae = random_vae(setting.where, setting.pick(1, 4))
@@ -77,6 +79,9 @@ def sampling(
         yield at_most(f"{name}: compiled - eager, other noise", error, limit, note=note)
         same = torch.equal(latents(), compiled)
         yield holds(f"{name}: a later call gives the same bits", same, "same bits")
+        if eager_cached is not None:
+            error = relative(latents(config=cached), eager_cached)
+            yield at_most(f"{name}: compiled - eager, with a cache across steps", error, EXACT)
     if not bf16:
         return
     error = float(abs(vae.decode(eager).astype(int) - decoded.astype(int)).mean())
