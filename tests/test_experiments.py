@@ -101,6 +101,30 @@ def test_averaged_predictions(prepared: Prepared) -> None:
     assert not torch.equal(each[0], each[1])
 
 
+def test_distillation(
+    prepared: Prepared,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(EXPERIMENTS)  # as for a script that is run
+    compared = script("distillation")
+    given = [str(prepared.model), "--data", str(prepared.data), "--out", str(tmp_path)]
+    given += ["--student-steps", "2", "--seed", "0", "1", "--steps", "1"]
+    compared.main(given)
+    records = json.loads((tmp_path / "records.json").read_text())
+    assert [(r["row"], r["steps"], r["seed"]) for r in records] == [
+        ("teacher", 50, None),
+        *(("teacher, undistilled", steps, None) for steps in (4, 2, 1)),
+        *(("student", 2, seed) for seed in (0, 1)),
+    ]
+    assert records[0]["within"] == 0
+    assert records[0]["to_teacher"] == 60
+    assert all(0 < r["to_teacher"] < 60 for r in records[1:])
+    assert (tmp_path / f"{prepared.model.name}.png").is_file()
+    assert "| student | 2 | 2 |" in capsys.readouterr().out
+
+
 def test_metrics(capsys: pytest.CaptureFixture[str]) -> None:
     script("metrics").main(["--pairs", "2", "--rounds", "2"])
     shown = capsys.readouterr().out

@@ -102,7 +102,7 @@ class Experiment:
         distances = [psnr(new, old) for new, old in zip(images, self.converged[key], strict=True)]
         scores = {name: row["generated"].get(name) for name in MEASURES}
         scores["sharpness"] = float(
-            np.mean([_edges(pair.generated) / _edges(pair.ground_truth) for pair in pairs])
+            np.mean([edges(pair.generated) / edges(pair.ground_truth) for pair in pairs])
         )
         scores["to_converged"] = float(np.mean([min(value, 60.0) for value in distances]))
         if config.cache:
@@ -126,7 +126,7 @@ class Experiment:
         return sum(count for count, due in zip(branches, computed, strict=True) if due)
 
 
-def _edges(image: ImageArray) -> float:
+def edges(image: ImageArray) -> float:
     """Mean absolute difference of neighbouring pixels: blur lowers it."""
     pixels = image.astype(np.float64)
     return float(np.abs(np.diff(pixels, axis=0)).mean() + np.abs(np.diff(pixels, axis=1)).mean())

@@ -150,6 +150,8 @@ def test_presets_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> Non
     shown = capsys.readouterr().out
     assert "batch_size = 10" in shown
     assert "xmdpt train --preset paper/S-512" in shown
+    assert run(["presets", "distill/4-steps"]) == 0
+    assert "distill with it: xmdpt distill --preset distill/4-steps" in capsys.readouterr().out
     assert run(["presets", "paper/XXL"]) == 2
     assert "paper/S-256" in capsys.readouterr().err
 

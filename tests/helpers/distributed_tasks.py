@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import dataclasses
 import json
 import os
 import sys
@@ -11,9 +12,11 @@ from datetime import timedelta
 from pathlib import Path
 
 import torch
+from small_teacher import SHORT
 from torch import Tensor, nn
 
 from xmdpt_cli.data.loader import Batch
+from xmdpt_cli.distillation.distill import distill
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.training import checkpoint, loop
 from xmdpt_cli.training.config import TrainConfig
@@ -179,6 +182,9 @@ def fit(folder: Path) -> None:
         steps = config.steps * config.accumulate  # more are read ahead
         pairs = [seen[step] for step in range(steps)]
         (folder / f"{name}-{os.environ['RANK']}.json").write_text(json.dumps(pairs))
+    for sharding in ("ddp", "fsdp"):
+        student = dataclasses.replace(SHORT, sharding=sharding, max_grad_norm=0.0)
+        distill(student, folder / "teacher", folder / "data", folder / f"distill-{sharding}")
 
 
 def end(folder: Path) -> None:

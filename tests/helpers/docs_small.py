@@ -27,6 +27,7 @@ OPTIONS: dict[str, dict[str, str]] = {
     "synth": {"people": "2", "test-people": "2"},
     "prepare": {"vae-steps": "2"},
     "train": {"steps": "2", "batch-size": "2", "sampling-steps": "2"},
+    "distill": {"steps": "2", "batch-size": "2"},
     "finetune-vae": {"steps": "2", "batch-size": "2"},
     "bench": {"size": "tiny", "rounds": "1"},
     "bench train": {"size": "tiny", "rounds": "1", "batch-size": "2"},

@@ -20,6 +20,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from small_data import CONFIG, logged
+from small_teacher import SHORT, make_teacher
 from test_distributed import TASKS, newest, same, tensors, torchrun
 
 from xmdpt_cli.cli.app import run
@@ -27,6 +28,7 @@ from xmdpt_cli.config import dump
 from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.data.loader import TrainLoader
 from xmdpt_cli.data.sampler import LoaderConfig
+from xmdpt_cli.distillation.distill import distill
 from xmdpt_cli.errors import ConfigError, SharedError
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.training.config import TrainConfig
@@ -52,6 +54,7 @@ def folder(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name, changes in RECIPES.items()
     }
     (root / "recipes.json").write_text(json.dumps(recipes))
+    make_teacher(root / "teacher", data)
     torchrun(2, TASKS, "fit", root)
     return root
 
@@ -94,6 +97,24 @@ def test_two_processes_train_like_one(
 ) -> None:
     optimizer = "adan" if name == "adan" else "adamw"
     close(folder / name, alone(optimizer), RECIPES[name].get("steps", STEPS))
+
+
+def test_two_processes_distil_like_one(folder: Path) -> None:
+    """Under FSDP2 the teacher is sharded, too."""
+    config = dataclasses.replace(SHORT, max_grad_norm=0.0)
+    distill(config, folder / "teacher", folder / "data", folder / "distill-alone")
+    expected = tensors(newest(folder / "distill-alone/checkpoints"))
+    for sharding in ("ddp", "fsdp"):
+        run = folder / f"distill-{sharding}"
+        found = tensors(newest(run / "checkpoints"))
+        assert found.keys() == expected.keys()
+        for key, value in found.items():
+            if key.startswith(("model/", "ema/")):
+                assert float((value - expected[key]).abs().max()) < 1e-4, (sharding, key)
+        losses, others = (
+            [row["loss"] for row in logged(path)] for path in (run, folder / "distill-alone")
+        )
+        assert losses == pytest.approx(others, rel=1e-4)
 
 
 @pytest.mark.parametrize("accumulate", [2, 4])

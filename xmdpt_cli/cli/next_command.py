@@ -18,9 +18,9 @@ def train_command(toy: bool) -> str:
     return f"xmdpt train {'--preset demo/tokens-64' if toy else '--size B'}"
 
 
-def resume_command(run: Path) -> str:
-    """The command that resumes a run with its own settings."""
-    return f"xmdpt train --config {quote(run / 'config.toml')} --out {quote(run)}"
+def resume_command(run: Path, command: str) -> str:
+    """The command that resumes a run with its own settings. ``command``: "train" or "distill"."""
+    return f"xmdpt {command} --config {quote(run / 'config.toml')} --out {quote(run)}"
 
 
 def sample_command(run: Path) -> str:

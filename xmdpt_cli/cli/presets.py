@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import shutil
 import textwrap
@@ -13,8 +12,9 @@ import typer
 from xmdpt_cli.cli.console import WIDEST, Talk
 from xmdpt_cli.cli.help import panels
 from xmdpt_cli.cli.options import AsJson
-from xmdpt_cli.config import complete_preset, preset_text, resolve
+from xmdpt_cli.config import complete_preset, differing, parse_toml, preset_text, resolve
 from xmdpt_cli.config import presets as preset_names
+from xmdpt_cli.distillation.config import DistillConfig
 from xmdpt_cli.training.config import TrainConfig
 
 
@@ -29,28 +29,32 @@ def presets(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the presets of xmdpt train, or show one.
+    """List the presets of train and distill, or show one.
 
-    A preset is a TOML file: copy it, change it, and train with --config FILE.
+    A preset is a TOML file: copy it, change it, and use it with --config FILE.
     """
     talk = Talk(as_json)
     if name is None:
         found = {one: _about(one) for one in preset_names()}
         lines = [line for one, about in found.items() for line in _entry(one, about)]
-        lines += ["", "show one: xmdpt presets NAME; train with it: xmdpt train --preset NAME"]
+        lines += ["", "show one: xmdpt presets NAME; train with it: xmdpt train --preset NAME,"]
+        lines += ["distil with one of distill: xmdpt distill --preset NAME"]
         talk.result({"presets": found}, text="\n".join(lines))
         return
     text = preset_text(name)
-    changed = {field.name: value for field, value in _values(name) if value != field.default}
+    command, recipe = _recipe(name)
+    changed = {key: value for key, (value, _) in differing(recipe).items()}
     talk.result(
         {"preset": name, "about": _about(name), "settings": changed},
-        text=f"{text.strip()}\n\ntrain with it: xmdpt train --preset {name}",
+        text=f"{text.strip()}\n\n{command} with it: xmdpt {command} --preset {name}",
     )
 
 
-def _values(name: str) -> list[tuple[dataclasses.Field[object], object]]:
-    recipe = resolve(TrainConfig, "train", {}, preset=name)
-    return [(field, getattr(recipe, field.name)) for field in dataclasses.fields(recipe)]
+def _recipe(name: str) -> tuple[str, object]:
+    """The command of a preset, and its settings."""
+    if "distill" in parse_toml(preset_text(name), name):
+        return "distill", resolve(DistillConfig, "distill", {}, preset=name)
+    return "train", resolve(TrainConfig, "train", {}, preset=name)
 
 
 def _about(name: str) -> str:

@@ -18,7 +18,6 @@ from xmdpt_cli.cli.next_command import resume_command, train_command
 from xmdpt_cli.cli.options import AsJson
 from xmdpt_cli.cli.workspace_defaults import samples_folder
 from xmdpt_cli.cli.workspace_links import dataset_of, tuned_vae
-from xmdpt_cli.config import parse_toml, read_toml
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import is_hidden
 from xmdpt_cli.utils import records
@@ -71,7 +70,8 @@ def read_status() -> Status:
         if model.path.parent == workspace.MODELS:
             found.runs.append(
                 {"path": str(model.path), "step": model.steps, "steps": model.steps,
-                 "loss": None, "model": True, "toy": bool(model.metadata.get("toy"))}
+                 "loss": None, "model": True, "toy": bool(model.metadata.get("toy")),
+                 "distilled": None}
             )  # fmt: skip
     demo = workspace.demo_model()
     found.demo = None if demo is None else str(demo)
@@ -109,7 +109,7 @@ def _vae(path: Path) -> dict[str, Any] | None:
 
 
 def _run(path: Path) -> dict[str, Any] | None:
-    config = _config(path)
+    command, config = workspace.run_settings(path)
     if not config:
         return None
     model = workspace.model_at(path)
@@ -126,16 +126,14 @@ def _run(path: Path) -> dict[str, Any] | None:
         "loss": loss,
         "model": model is not None,
         "toy": bool(model and model.metadata.get("toy")),
+        "distilled": _student(config) if command == "distill" else None,
     }
 
 
-def _config(path: Path) -> dict[str, Any]:
-    file = path / "config.toml"
-    try:
-        table_ = parse_toml(read_toml(file), str(file)).get("train", {})
-    except XmdptError:
-        return {}
-    return table_ if isinstance(table_, dict) else {}
+def _student(config: dict[str, Any]) -> str:
+    """What a run distils: "4 steps", "guidance"."""
+    stage = str(config.get("stage"))
+    return f"{config.get('student_steps')} steps" if stage == "steps" else stage
 
 
 def _last_line(path: Path) -> tuple[int, float | None]:
@@ -218,7 +216,8 @@ def _run_words(one: dict[str, Any]) -> str:
     if one["step"] is None:
         return f"converted{_note(one)}"
     loss = "" if one["loss"] is None else f", last loss {one['loss']:.4f}"
-    return f"step {one['step']:,} of {one['steps']:,}{loss}{_note(one)}"
+    student = "" if one["distilled"] is None else f", distilled: {one['distilled']}"
+    return f"step {one['step']:,} of {one['steps']:,}{loss}{student}{_note(one)}"
 
 
 def _samples_words(one: dict[str, Any]) -> str:
@@ -244,7 +243,7 @@ def _next(found: Status) -> str:
     for run in unfinished:
         path = Path(run["path"])
         if not models or _last_written(path) > models[0].written:
-            return resume_command(path)
+            return resume_command(path, workspace.run_settings(path)[0])
     if not models:
         if ready:
             return train_command(ready[0]["toy"])

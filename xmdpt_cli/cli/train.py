@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from xmdpt_cli.cli.console import Talk, duration, warn_if_busy
+from xmdpt_cli.cli.console import Talk, warn_if_busy
 from xmdpt_cli.cli.help import panels
-from xmdpt_cli.cli.next_command import sample_command
 from xmdpt_cli.cli.options import (
     AsJson,
     DataDir,
     Device,
     pick_device,
-    plain,
     quiet_libraries,
     with_options,
 )
+from xmdpt_cli.cli.run_plan import amount, decoder_of, pairs_of, print_plan, print_result
 from xmdpt_cli.cli.workspace import run_folder
 from xmdpt_cli.cli.workspace_defaults import training_data
 from xmdpt_cli.config import complete_preset, resolve
-from xmdpt_cli.errors import ConfigError, XmdptError
-from xmdpt_cli.files import human_bytes
+from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.training.config import TrainConfig
-
-if TYPE_CHECKING:
-    from xmdpt_cli.data.dataset import PairDataset
-    from xmdpt_cli.training.task import TrainTask
-    from xmdpt_cli.training.validation import Decode
 
 
 @panels(
@@ -120,22 +113,19 @@ def train(
             data = str(fetch_dataset(data, data_cache, progress))
     warn_if_busy(talk)
     dataset = training_pairs(data, out)
-    toy = " (TOY features)" if dataset.manifest["toy"] else ""
     if dry_run:
         task = TrainTask(recipe, dataset)
-        for note in task.notes():
-            talk.warn(note)
-        _plan(talk, task, out, pick_device(device))
+        print_plan(talk, task, [f"size {recipe.size}"], recipe.size, out, pick_device(device))
         return
     talk.say(
-        f"training size {recipe.size}, conditioning {recipe.conditioning}, {len(dataset)} pairs"
-        f"{toy}, {_amount(recipe, len(dataset))}"
+        f"training size {recipe.size}, conditioning {recipe.conditioning}, "
+        f"{pairs_of(dataset)}, {amount(recipe, len(dataset))}"
     )
     if recipe.conditioning == "tokens":
         talk.say("conditioning 'tokens' is our extension: it departs from the paper")
-    decode = (
-        _decoder(dataset, data, vae, talk, pick_device(device)) if recipe.validate_every else None
-    )
+    decode = None
+    if recipe.validate_every:
+        decode = decoder_of(dataset, data, vae, talk, pick_device(device))
     with talk.progress() as progress:
         done = train(
             recipe,
@@ -149,67 +139,4 @@ def train(
             decode=decode,
             force=force,
         )
-    if done.skipped:
-        talk.warn(f"{done.skipped:,} pairs could not be read and were replaced by others")
-    what = f"trained {done.steps} steps in {duration(done.seconds)}"
-    if not done.steps_per_second:
-        what = f"all {done.steps} steps were already done"
-    talk.result(
-        plain(vars(done)),
-        text=f"{what}: {done.model}\nnext: {sample_command(out)}",
-    )
-
-
-def _plan(talk: Talk, task: TrainTask, out: Path, device: str) -> None:
-    """Print the estimate and the settings."""
-    import torch
-
-    from xmdpt_cli.cli.dry_run import estimate_lines, setting_lines, warn_of_room
-    from xmdpt_cli.storage.ranks import World
-    from xmdpt_cli.training.estimate import estimate_training
-    from xmdpt_cli.training.task import LARGE
-
-    recipe, dataset = task.config, task.dataset
-    where, world = torch.device(device), World.from_environment().size
-    sharded = recipe.sharding == "fsdp" or (recipe.sharding == "auto" and recipe.size in LARGE)
-    found = estimate_training(task, out, where, world, sharded and world > 1)
-    warn_of_room(talk, found, out, where)
-    counts, toy = found.parameters, " (TOY features)" if dataset.manifest["toy"] else ""
-    kept = f"{recipe.keep_checkpoints} checkpoints of {human_bytes(found.checkpoint)}, one more "
-    kept += "while it is written"
-    if recipe.keep_every:
-        kept += f", {recipe.steps // recipe.keep_every} kept for good"
-    lines = [
-        f"plan: size {recipe.size}, {len(dataset)} pairs{toy}, {_amount(recipe, len(dataset))}",
-        f"parameters: {counts['training']:,} in training, {counts['inference']:,} in inference",
-        *estimate_lines(found, f"{kept}, the model"),
-        *setting_lines(recipe),
-        "nothing was written (--dry-run)",
-    ]
-    plan = {"pairs": len(dataset), "toy": dataset.manifest["toy"], **found.to_json()}
-    talk.result({**plan, "config": {**vars(recipe)}}, text="\n".join(lines))
-
-
-def _amount(recipe: TrainConfig, pairs: int) -> str:
-    """Number of steps and epochs, for messages."""
-    if not recipe.batch_size:
-        return f"{recipe.steps} steps, batches as large as fit"
-    epochs = recipe.steps * recipe.batch_size / pairs
-    return f"{recipe.steps} steps of {recipe.batch_size} ({epochs:.1f} epochs)"
-
-
-def _decoder(
-    dataset: PairDataset, data: str | Path, vae: str | None, talk: Talk, device: str
-) -> Decode | None:
-    """Decodes the latents of the validation; None, with a warning, if the VAE is not found."""
-    from xmdpt_cli.encoders.places import find_vae
-    from xmdpt_cli.encoders.vae import VAE
-
-    try:
-        found = VAE.load(find_vae(dataset.manifest["encoders"], data, vae), device=device)
-    except XmdptError as err:
-        if vae is not None:
-            raise
-        talk.warn(err.message)
-        return None
-    return found.decode
+    print_result(talk, done, out, "trained")

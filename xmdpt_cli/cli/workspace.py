@@ -1,7 +1,8 @@
 """The current folder as a workspace: where commands write results and find each other's.
 
     data/<resolution>   xmdpt prepare       vae/<resolution>   xmdpt finetune-vae
-    runs/<name>         xmdpt train         models/<name>      xmdpt convert
+    runs/<name>         xmdpt train, xmdpt distill
+    models/<name>       xmdpt convert
     samples/<run>       xmdpt sample, and the metrics of xmdpt evaluate beside them
 
 Datasets, models and VAEs are recognised by their own records (dataset.json, xmdpt.json, ...). The
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from xmdpt_cli.cli.next_command import quote, resume_command
+from xmdpt_cli.config import parse_toml, read_toml
 from xmdpt_cli.encoders.identity import old_tokens
 from xmdpt_cli.encoders.places import with_places
 from xmdpt_cli.errors import XmdptError
@@ -62,6 +64,12 @@ class Model:
         """Training steps; None if not known."""
         steps = self.metadata.get("trained_steps")
         return steps if isinstance(steps, int) else None
+
+    @property
+    def distilled(self) -> str | None:
+        """The stage to which it is distilled: "guidance", "steps"; None: it is not."""
+        record = self.metadata.get("distilled")
+        return str(record.get("stage")) if isinstance(record, dict) else None
 
     def has_vae(self) -> bool:
         """Whether its folder contains a VAE."""
@@ -141,7 +149,7 @@ def newest_model() -> tuple[Model, str]:
     if started:
         raise XmdptError(
             f"{started[0]} has no model yet: its training was interrupted",
-            f"resume it: {resume_command(started[0])}",
+            f"resume it: {resume_command(started[0], run_settings(started[0])[0])}",
         )
     demo = demo_model()
     if demo is not None:
@@ -151,6 +159,31 @@ def newest_model() -> tuple[Model, str]:
     else:
         hint = f"{prepare_command()}, then xmdpt train --size B; or name a model: --model"
     raise XmdptError("no model in runs/ or models/", hint)
+
+
+def newest_teacher(stage: str) -> tuple[Model, str]:
+    """The newest model that ``stage`` can distil, and the reason to choose it; XmdptError if there
+    is none."""
+    newest_model()  # the error that helps where there is no model at all
+    possible = (None, "guidance") if stage == "steps" else (None,)
+    found = [model for model in models() if model.distilled in possible]
+    if not found:
+        raise XmdptError(
+            f"every model in {RUNS}/ and {MODELS}/ is a distilled one",
+            "name the teacher: --model DIR",
+        )
+    return _only_newest(found, "--model"), f"newest of {len(found)} that can be a teacher"
+
+
+def run_settings(run: Path) -> tuple[str, dict[str, Any]]:
+    """The command that writes a run ("train", "distill") and its settings, from its config.toml;
+    no settings if it cannot be read."""
+    file = run / "config.toml"
+    with suppress(XmdptError):
+        for command, table in parse_toml(read_toml(file), str(file)).items():
+            if command in ("train", "distill") and isinstance(table, dict):
+                return command, table
+    return "train", {}
 
 
 def newest_dataset(resolution: int | None = None) -> tuple[Dataset, str]:

@@ -7,12 +7,14 @@ from pathlib import Path
 
 from xmdpt_cli.cli.console import Talk
 from xmdpt_cli.cli.workspace import (
+    RUNS,
     SAMPLES,
     VAE,
     Model,
     model_at,
     newest_dataset,
     newest_model,
+    newest_teacher,
     read_record,
     run_name,
 )
@@ -105,6 +107,54 @@ def _tuned_for(model: Model | None, data: str | None) -> Path | None:
         except XmdptError:  # own images need no dataset
             return None
     return None if data is None else tuned_vae(data)
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """The teacher, the dataset and the run folder of a distillation."""
+
+    model: str
+    data: str
+    out: Path
+
+
+def choose_for_distilling(
+    talk: Talk, model: str | None, data: str | None, out: Path | None, name: str
+) -> Distillation:
+    """Choose what was not given, and print the choices in one line.
+
+    ``name``: of the stage, as in the run's folder: "guidance", "4-steps". A run that exists keeps
+    its teacher.
+    """
+    notes = []
+    known: Model | None
+    if model is None:
+        known, reason = _teacher_of_run(out) or newest_teacher("steps" if "steps" in name else name)
+        model = str(known.path)
+        notes.append(f"model: {known} ({reason})")
+    else:
+        known = model_at(model)
+    if data is None:
+        if known is None:  # a hub id
+            dataset, reason = newest_dataset()
+            data = str(dataset.path)
+        else:
+            path, reason = dataset_of(known)
+            data = str(path)
+        notes.append(f"data: {data} ({reason})")
+    if out is None:
+        out = RUNS / f"{run_name(model).removesuffix('-guidance')}-{name}"
+        notes.append(f"out: {out}")
+    _say(talk, notes)
+    return Distillation(model, data, out)
+
+
+def _teacher_of_run(out: Path | None) -> tuple[Model, str] | None:
+    """The teacher of the run in ``out``, if it is still where it was."""
+    record = None if out is None else read_record(out / "run.json")
+    folder = (record or {}).get("teacher_folder")
+    found = model_at(folder) if isinstance(folder, str) else None
+    return None if found is None else (found, f"the teacher of {out}")
 
 
 def samples_folder(

@@ -105,6 +105,14 @@ class Schedule:
             return (x - sigma * out) / alpha
         return alpha * x - sigma * out
 
+    def as_v(self, x: Tensor, out: Tensor, timesteps: Tensor) -> Tensor:
+        """A prediction ``out`` at x (N, C, h, w) as v; timesteps (N,)."""
+        if self.prediction == "v":
+            return out
+        # v = sqrt(abar) eps - sqrt(1 - abar) x_0
+        sigma = at(self.sigma, timesteps, x)
+        return (out - sigma * x) / at(self.alpha_bar.sqrt(), timesteps, x)
+
     def weight(self, kind: str, timesteps: Tensor, limit: float = 5.0) -> Tensor:
         """Weights (N,) of the squared error at these timesteps.
 

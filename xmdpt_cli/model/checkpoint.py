@@ -3,7 +3,7 @@ xmdpt.json, the metadata that sampling needs.
 
 The metadata: schedule and prediction, sampling defaults, resolution in pixels, the encoders whose
 features the model was trained on (as ``Encoders.describe`` returns them; sha256 None: unknown),
-toy, trained_steps (None: unknown).
+toy, trained_steps (None: unknown), and how it was distilled, if it was.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 import torch
 from annotated_types import Ge, MaxLen
@@ -59,6 +59,27 @@ class Defaults(TypedDict):
     power: float
 
 
+class TeacherRecord(TypedDict):
+    """The model that a student was distilled from."""
+
+    sha256: str  # of its weights (``Sampler.identity``)
+    name: str  # of its folder, or its hub id
+    trained_steps: int | None
+    conditioning: str
+    prediction: str
+
+
+class Distilled(TypedDict):
+    """How a student was distilled, and what it can sample."""
+
+    stage: Literal["guidance", "steps"]
+    steps: int | None  # its sampling steps; None (stage "guidance"): any number
+    guidance: list[float]  # lowest and highest scale
+    power: float  # of the guidance schedule
+    loss: str
+    teacher: TeacherRecord
+
+
 class Metadata(TypedDict):
     """xmdpt.json."""
 
@@ -71,6 +92,7 @@ class Metadata(TypedDict):
     trained_steps: int | None
     trained_on: NotRequired[dict[str, int]]
     data: NotRequired[str]
+    distilled: NotRequired[Distilled]
 
 
 def is_model_folder(folder: str | Path) -> bool:

@@ -144,8 +144,8 @@ def generate_with(
     )  # fmt: skip
 
 
-def check_compatible(sampler: Sampler, dataset: PairDataset, vae: VAE) -> None:
-    """XmdptError if the dataset was prepared for another model, or the VAE has other latents."""
+def check_features(sampler: Sampler, dataset: PairDataset) -> None:
+    """XmdptError if the dataset has other features than those that the model was trained on."""
     metadata, manifest = sampler.metadata, dataset.manifest
     size = manifest["resolution"]
     if metadata["resolution"] != size:
@@ -162,7 +162,12 @@ def check_compatible(sampler: Sampler, dataset: PairDataset, vae: VAE) -> None:
                 f"the model was trained on features of another {part} encoder ({differs})",
                 "prepare the dataset with the encoders the model was trained with",
             )
-    channels, side, _ = sampler.model.latent_shape
+
+
+def check_compatible(sampler: Sampler, dataset: PairDataset, vae: VAE) -> None:
+    """XmdptError if the dataset was prepared for another model, or the VAE has other latents."""
+    check_features(sampler, dataset)
+    (channels, side, _), size = sampler.model.latent_shape, dataset.manifest["resolution"]
     if vae.channels != channels or vae.factor * side != size:
         raise XmdptError(
             f"the VAE turns {side}x{side} latents with {vae.channels} channels into "

@@ -79,9 +79,12 @@ def _made(metadata: Mapping[str, Any], training_config: str | None) -> str:
         f"{network.what} `{metadata['encoders'][part]['id']}`" for part, network in PARTS.items()
     )
     trained = "an unknown number of" if steps is None else f"{steps:,}"
+    how = f"Trained for {trained} steps"
+    if metadata.get("distilled"):
+        how = f"{_distilled(metadata['distilled'])} Distilled for {trained} steps"
     lines = [
         "## How it was made\n",
-        f"Trained for {trained} steps to predict {metadata['prediction']} on the "
+        f"{how} to predict {metadata['prediction']} on the "
         f"{metadata['schedule']} schedule. Features: {networks}.",
     ]
     if data:
@@ -100,6 +103,24 @@ def _made(metadata: Mapping[str, Any], training_config: str | None) -> str:
             "</details>",
         ]
     return "\n".join([*lines, ""])
+
+
+def _distilled(record: Mapping[str, Any]) -> str:
+    """Teacher, loss and evaluations of a student."""
+    teacher, (low, high) = record["teacher"], record["guidance"]
+    steps = teacher["trained_steps"]
+    trained = "" if steps is None else f", trained for {steps:,} steps"
+    if record["stage"] == "steps":
+        evaluations = f"It samples in exactly {record['steps']} steps"
+    else:
+        evaluations = "It samples in any number of steps"
+    return (
+        f"A student of the model `{teacher['name']}` (sha256 of its weights "
+        f"`{teacher['sha256'][:12]}`, {teacher['conditioning']} conditioning, "
+        f"{teacher['prediction']} prediction{trained}), loss `{record['loss']}`. {evaluations}, "
+        f"each one evaluation of the network, with a guidance scale from {low:g} to {high:g} and "
+        f"power {record['power']:g}."
+    )
 
 
 def _measured(metrics: Mapping[str, Any] | None) -> str:

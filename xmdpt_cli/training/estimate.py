@@ -139,7 +139,7 @@ def _shapes_only(task: Task) -> Step:
     """The step of a task, whose tensors have shapes and no data."""
     with torch.device("meta"):
         model = task.build_model()
-    return task.make_step(model, torch.device("meta"))
+    return task.make_step(model, torch.device("cpu"))
 
 
 def _ready_step(task: Task, count: int, device: torch.device) -> Callable[[], None]:

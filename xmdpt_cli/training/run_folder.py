@@ -44,12 +44,14 @@ _UNFINISHED = {".lock", "config.toml", "config.toml.part", "run.json.part"}
 class RunRecord(TypedDict):
     """run.json: the dataset's shards by their sha256, the settings, and what --force changed.
 
-    ``teacher``: the identity of the model that a run distils (``Sampler.identity``).
+    ``teacher``: the identity of the model that a run distils (``Sampler.identity``), which was in
+    ``teacher_folder``.
     """
 
     data: list[str]
     config: _Settings
     teacher: NotRequired[str]
+    teacher_folder: NotRequired[str]
     position_tables: NotRequired[dict[str, str]]
     forced: NotRequired[list[dict[str, str]]]
 

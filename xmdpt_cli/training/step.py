@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -129,19 +130,21 @@ def mask_ratio(config: TrainConfig, step: int) -> float:
     return config.mask_ratio + config.mask_span * share
 
 
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor to ``device`` without waiting for it."""
+    # a copy from memory that is not page-locked would wait for the device
+    if device.type == "cuda" and not tensor.is_cuda and not tensor.is_pinned():
+        tensor = tensor.contiguous().pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
 def step_inputs(
     batch: StepBatch, config: TrainConfig, step: int, scale: float, device: torch.device
 ) -> Inputs:
     """Copy a batch to ``device`` and sample its latents, without waiting for the device."""
     random = batch.step_noise
     assert random is not None
-
-    def to_device(tensor: Tensor) -> Tensor:
-        # a copy from memory that is not page-locked would wait for the device
-        if device.type == "cuda" and not tensor.is_cuda and not tensor.is_pinned():
-            tensor = tensor.contiguous().pin_memory()
-        return tensor.to(device, non_blocking=True)
-
+    on_device = partial(to_device, device=device)
     # t = T u^power; the paper's power is 1: uniform
     timesteps = (
         (1000 * random.uniform[:, 0].double() ** config.timestep_power).long().clamp(max=999)
@@ -149,21 +152,21 @@ def step_inputs(
     kept = random.uniform[:, 1:] >= config.cond_drop_prob
     mask = None
     if config.predictor != "none":
-        mask = Mask(*(to_device(m) for m in Mask.random(random.tokens, mask_ratio(config, step))))
+        mask = Mask(*(on_device(m) for m in Mask.random(random.tokens, mask_ratio(config, step))))
     independent = mask is not None and config.masked_noise == "independent"
     return Inputs(
-        target=sample_posterior(to_device(batch.target_moments), to_device(random.target), scale),
-        source=sample_posterior(to_device(batch.source_moments), to_device(random.source), scale),
-        noise=to_device(random.noise),
-        masked_noise=to_device(random.masked_noise) if independent else None,
-        timesteps=to_device(timesteps),
-        keep=to_device(kept[:, 0]),
-        keep_masked=to_device(kept[:, 1]),
-        pose_tokens=to_device(batch.pose_tokens),
-        source_tokens=to_device(batch.source_tokens),
+        target=sample_posterior(on_device(batch.target_moments), on_device(random.target), scale),
+        source=sample_posterior(on_device(batch.source_moments), on_device(random.source), scale),
+        noise=on_device(random.noise),
+        masked_noise=on_device(random.masked_noise) if independent else None,
+        timesteps=on_device(timesteps),
+        keep=on_device(kept[:, 0]),
+        keep_masked=on_device(kept[:, 1]),
+        pose_tokens=on_device(batch.pose_tokens),
+        source_tokens=on_device(batch.source_tokens),
         mask=mask,
         pose_maps=batch.pose_maps(device),
-        target_tokens=None if batch.target_tokens is None else to_device(batch.target_tokens),
+        target_tokens=None if batch.target_tokens is None else on_device(batch.target_tokens),
     )
 
 

@@ -60,7 +60,8 @@ class Task(ABC):
 
     @abstractmethod
     def make_step(self, model: XMDPT, device: torch.device) -> Step:
-        """The step that trains ``model``: the output of ``inputs`` -> losses."""
+        """The step that trains ``model``: the output of ``inputs`` -> losses. A model on the meta
+        device, which has no data, gives a step without data."""
 
     @abstractmethod
     def inputs(self, batch: StepBatch, step: int, device: torch.device) -> Any:
@@ -92,6 +93,11 @@ class Task(ABC):
     @abstractmethod
     def sample(self, model: XMDPT, pairs: ValidationPairs, noise: Tensor) -> Tensor:
         """Latents (N, C, h, w) by the model's default sampling, from ``noise``."""
+
+    def reference(self, pairs: ValidationPairs, noise: Tensor) -> Tensor | None:
+        """Latents (N, C, h, w) of another model, which are shown beside the model's; None: there
+        is no other model."""
+        return None
 
     @abstractmethod
     def losses(self, model: XMDPT, pairs: ValidationPairs) -> dict[str, float]:

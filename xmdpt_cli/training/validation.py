@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +21,12 @@ from xmdpt_cli.files import writing
 from xmdpt_cli.images import ImageArray
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.progress import Say, silently
-from xmdpt_cli.report.validation_sheet import forget_after, write_step
+from xmdpt_cli.report.validation_sheet import COLUMNS, forget_after, write_step
 from xmdpt_cli.training.logger import MetricsLogger
 from xmdpt_cli.training.task import Task
 from xmdpt_cli.training.validation_metrics import similarity
 from xmdpt_cli.training.validation_pairs import (
+    ValidationPairs,
     evenly,
     held_out,
     read_images,
@@ -78,6 +80,11 @@ class Validator:
         self.views = read_views(test, measured, scale, ITEMS)
         if decode is None:
             warn("no VAE to decode with: samples/ shows three latent channels as colours")
+        self.columns: tuple[str, ...] = COLUMNS
+        teacher = self._images(task.reference)
+        if teacher:
+            self.columns = (*COLUMNS, "teacher")
+            self.inputs = [[*row, new] for row, new in zip(self.inputs, teacher, strict=True)]
         self.folder.mkdir(parents=True, exist_ok=True)
         forget_after(self.folder, done)
 
@@ -87,25 +94,30 @@ class Validator:
         The values are logged last: once ``logger.has(step, "val_loss")``, the images exist, too.
         """
         with evaluating(model):
-            images = self._generate(model)
+            images = self._images(partial(self.task.sample, model))
             values = self.task.losses(model, self.measured)
             if self.views is not None:
                 values |= similarity(model, self.views, self.device)
             rows = [[*row, new] for row, new in zip(self.inputs, images, strict=True)]
             with writing(self.folder):
-                sheet = write_step(self.folder, step, rows)
+                sheet = write_step(self.folder, step, rows, self.columns)
             logger.log_image(step, "samples", sheet)
             logger.log(step, values)
         return values
 
     @torch.no_grad()
-    def _generate(self, model: XMDPT) -> list[ImageArray]:
+    def _images(
+        self, sample: Callable[[ValidationPairs, Tensor], Tensor | None]
+    ) -> list[ImageArray]:
+        """The images of the latents that ``sample`` returns for pairs and start noise."""
         out: list[ImageArray] = []
         shape = tuple(self.generated.source.shape[1:])
         for pairs in self.generated.chunks(self.device):
             noise = start_noise(shape, self.task.config.seed, pairs.positions)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-                latents = self.task.sample(model, pairs, noise.to(self.device))
+                latents = sample(pairs, noise.to(self.device))
+            if latents is None:
+                return []
             out += list((self.decode or self._colours)(latents))
         return out
 

@@ -1,0 +1,167 @@
+"""``xmdpt distill``: a trained model -> a faster one of the same architecture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from xmdpt_cli.cli.console import Talk, warn_if_busy
+from xmdpt_cli.cli.help import panels
+from xmdpt_cli.cli.options import (
+    AsJson,
+    DataDir,
+    Device,
+    pick_device,
+    quiet_libraries,
+    with_options,
+)
+from xmdpt_cli.cli.run_plan import amount, decoder_of, pairs_of, print_plan, print_result
+from xmdpt_cli.cli.workspace_defaults import choose_for_distilling
+from xmdpt_cli.config import complete_preset, resolve
+from xmdpt_cli.distillation.config import DistillConfig
+from xmdpt_cli.errors import ConfigError
+
+
+@panels(
+    {
+        "Run": "model data data-cache out preset config force dry-run seed",
+        "Student": "stage student-steps min-guidance max-guidance",
+        "Optimization": "steps batch-size accumulate optimizer learning-rate warmup-steps decay "
+        "weight-decay max-grad-norm ema ema-warmup",
+        "Data": "swap swap-by flip online vae dino-source dino-pose",
+        "Speed": "precision compile sharding",
+        "Checkpoints and logging": "checkpoint-every keep-checkpoints keep-every log-every "
+        "validate-every validation-pairs track",
+    }
+)
+@with_options(DistillConfig)
+def distill(
+    model: Annotated[
+        str | None,
+        typer.Option(help="Teacher: model folder, run or hub id [newest that can be one]."),
+    ] = None,
+    data: DataDir = None,
+    data_cache: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for a local copy of a remote dataset; it is copied once, then read."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Run folder to write or to resume [runs/TEACHER-4-steps or runs/TEACHER-guidance]."
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="Preset of settings, e.g. distill/4-steps; xmdpt presets lists all.",
+            autocompletion=complete_preset,
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file with a [distill] table of settings.")
+    ] = None,
+    vae: Annotated[
+        str | None,
+        typer.Option(
+            help="VAE for --online and --validate-every: hub id or folder [the dataset's]."
+        ),
+    ] = None,
+    dino_source: Annotated[
+        str | None,
+        typer.Option(help="Source DINOv2 for --online: hub id or folder [the dataset's]."),
+    ] = None,
+    dino_pose: Annotated[
+        str | None, typer.Option(help="Pose DINOv2 for --online: hub id or folder [the dataset's].")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Resume with changed settings, where a run allows it.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan and write nothing.")
+    ] = False,
+    device: Device = "auto",
+    as_json: AsJson = False,
+    **flags: Any,
+) -> None:
+    """Distil a trained model into a faster one.
+
+    The student has the teacher's architecture. It predicts with guidance in one evaluation instead
+    of two, and samples in --student-steps steps. Run the same command again to resume.
+    """
+    recipe = resolve(DistillConfig, "distill", flags, file=config, preset=preset)
+    if recipe.stage == "guidance" and flags.get("student_steps") is not None:
+        raise ConfigError(
+            "--student-steps needs --stage steps",
+            "a student of stage guidance samples in any number of steps: leave the option out",
+        )
+    quiet_libraries()
+    from xmdpt_cli.data.fetch import fetch_dataset
+    from xmdpt_cli.distillation.distill import check_out, distill
+    from xmdpt_cli.distillation.task import DistillTask, teacher_name
+    from xmdpt_cli.distillation.teacher import load_teacher
+    from xmdpt_cli.storage.ranks import World
+    from xmdpt_cli.training.build_dataloader import EncoderPaths
+    from xmdpt_cli.training.loop import training_pairs
+
+    encoders = EncoderPaths(vae, dino_source, dino_pose)
+    if EncoderPaths(None, dino_source, dino_pose) != EncoderPaths() and not recipe.online:
+        raise ConfigError("--dino-source and --dino-pose need --online")
+    if vae is not None and not (recipe.online or recipe.validate_every):
+        raise ConfigError("--vae needs --online or --validate-every")
+    talk = Talk(as_json, quiet=World.from_environment().rank > 0)  # under torchrun rank 0 prints
+    name = "guidance" if recipe.stage == "guidance" else f"{recipe.student_steps}-steps"
+    chosen = choose_for_distilling(talk, model, data, out, name)
+    model, data, out = chosen.model, chosen.data, chosen.out
+    teacher = load_teacher(model, recipe)
+    check_out(out, teacher)
+    if data_cache is not None:
+        with talk.progress() as progress:
+            data = str(fetch_dataset(data, data_cache, progress))
+    warn_if_busy(talk)
+    dataset = training_pairs(data, out)
+    size, pairs = teacher.model.size, pairs_of(dataset)
+    toy = " (TOY model)" if teacher.metadata["toy"] else ""
+    if recipe.stage == "steps":
+        aim = f"to {recipe.student_steps} sampling steps of one evaluation"
+    else:
+        aim = "the guidance, to one evaluation per sampling step"
+    if dry_run:
+        task = DistillTask(recipe, dataset, teacher, teacher_name(model))
+        what = [f"distil {aim}, size {size}", f"teacher: {model}{toy}, {_sampling(teacher)}"]
+        print_plan(talk, task, what, size, out, pick_device(device))
+        return
+    talk.say(
+        f"distilling {model}{toy}, size {size}, {aim}, {pairs}, {amount(recipe, len(dataset))}"
+    )
+    decode = None
+    if recipe.validate_every:
+        decode = decoder_of(dataset, data, vae, talk, pick_device(device))
+    with talk.progress() as progress:
+        done = distill(
+            recipe,
+            model,
+            data,
+            out,
+            teacher=teacher,
+            device=pick_device(device),
+            progress=progress,
+            warn=talk.warn,
+            say=talk.say,
+            encoders=encoders,
+            decode=decode,
+            force=force,
+        )
+    print_result(talk, done, out, "distilled")
+
+
+def _sampling(teacher: Any) -> str:
+    """The teacher's evaluations per image, in words."""
+    own = teacher.metadata["sampling"]
+    steps, both = own["steps"], teacher.model.guidance_embed is None and own["guidance"] != 1
+    evaluations = f"{2 * steps} evaluations" if both else f"{steps} evaluations"
+    return f"{steps} sampling steps with guidance {own['guidance']:g}: {evaluations} an image"

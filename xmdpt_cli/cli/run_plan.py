@@ -1,0 +1,93 @@
+"""What ``xmdpt train`` and ``xmdpt distill`` print: plan, amount, result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xmdpt_cli.cli.console import Talk, duration
+from xmdpt_cli.cli.dry_run import estimate_lines, setting_lines, warn_of_room
+from xmdpt_cli.cli.next_command import sample_command
+from xmdpt_cli.cli.options import plain
+from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.files import human_bytes
+from xmdpt_cli.training.run_config import RunConfig
+
+if TYPE_CHECKING:
+    from xmdpt_cli.data.dataset import PairDataset
+    from xmdpt_cli.training.loop import TrainResult
+    from xmdpt_cli.training.task import Task
+    from xmdpt_cli.training.validation import Decode
+
+
+def print_plan(talk: Talk, task: Task, what: list[str], size: str, out: Path, device: str) -> None:
+    """Print the notes, the plan and the settings. ``what``: lines about what is trained, the first
+    of which the amount of work follows; ``size``: of the model."""
+    import torch
+
+    from xmdpt_cli.storage.ranks import World
+    from xmdpt_cli.training.estimate import estimate_training
+    from xmdpt_cli.training.task import LARGE
+
+    for note in task.notes():
+        talk.warn(note)
+    config, dataset = task.config, task.dataset
+    where, world = torch.device(device), World.from_environment().size
+    sharded = config.sharding == "fsdp" or (config.sharding == "auto" and size in LARGE)
+    found = estimate_training(task, out, where, world, sharded and world > 1)
+    warn_of_room(talk, found, out, where)
+    counts = found.parameters
+    kept = f"{config.keep_checkpoints} checkpoints of {human_bytes(found.checkpoint)}, one more "
+    kept += "while it is written"
+    if config.keep_every:
+        kept += f", {config.steps // config.keep_every} kept for good"
+    lines = [
+        f"plan: {what[0]}, {pairs_of(dataset)}, {amount(config, len(dataset))}",
+        *what[1:],
+        f"parameters: {counts['training']:,} in training, {counts['inference']:,} in inference",
+        *estimate_lines(found, f"{kept}, the model"),
+        *setting_lines(config),
+        "nothing was written (--dry-run)",
+    ]
+    plan = {"pairs": len(dataset), "toy": dataset.manifest["toy"], **found.to_json()}
+    talk.result({**plan, "config": {**vars(config)}}, text="\n".join(lines))
+
+
+def pairs_of(dataset: PairDataset) -> str:
+    toy = " (TOY features)" if dataset.manifest["toy"] else ""
+    return f"{len(dataset)} pairs{toy}"
+
+
+def amount(config: RunConfig, pairs: int) -> str:
+    """Number of steps and epochs, for messages."""
+    if not config.batch_size:
+        return f"{config.steps} steps, batches as large as fit"
+    epochs = config.steps * config.batch_size / pairs
+    return f"{config.steps} steps of {config.batch_size} ({epochs:.1f} epochs)"
+
+
+def print_result(talk: Talk, done: TrainResult, out: Path, verb: str) -> None:
+    """Print what was done and the next command. ``verb``: "trained", "distilled"."""
+    if done.skipped:
+        talk.warn(f"{done.skipped:,} pairs could not be read and were replaced by others")
+    what = f"{verb} {done.steps} steps in {duration(done.seconds)}"
+    if not done.steps_per_second:
+        what = f"all {done.steps} steps were already done"
+    talk.result(plain(vars(done)), text=f"{what}: {done.model}\nnext: {sample_command(out)}")
+
+
+def decoder_of(
+    dataset: PairDataset, data: str | Path, vae: str | None, talk: Talk, device: str
+) -> Decode | None:
+    """Decodes the latents of the validation; None, with a warning, if the VAE is not found."""
+    from xmdpt_cli.encoders.places import find_vae
+    from xmdpt_cli.encoders.vae import VAE
+
+    try:
+        found = VAE.load(find_vae(dataset.manifest["encoders"], data, vae), device=device)
+    except XmdptError as err:
+        if vae is not None:
+            raise
+        talk.warn(err.message)
+        return None
+    return found.decode

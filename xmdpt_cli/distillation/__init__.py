@@ -1,0 +1,1 @@
+"""A trained model distilled into a faster one of the same architecture."""

@@ -1,0 +1,51 @@
+"""The student: the teacher's architecture and weights, with the guidance scale as an input."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from xmdpt_cli.model import XMDPT
+from xmdpt_cli.model.config import SIZES
+
+
+def student_settings(teacher: XMDPT) -> dict[str, Any]:
+    """The arguments of the student's ``XMDPT``: no networks that only training needs."""
+    settings = teacher._hub_mixin_config
+    assert isinstance(settings, dict)
+    return {**settings, "predictor": "none", "repa_width": 0, "guidance_embed": True}
+
+
+def build_student(teacher: XMDPT, two_predictions: bool) -> XMDPT:
+    """A student that starts with the teacher's weights.
+
+    ``two_predictions``: the second half of its output predicts the same as the first, which a
+    policy needs, instead of the teacher's variance.
+    """
+    student = XMDPT(**student_settings(teacher))
+    if student.tdnet.pos_embed.is_meta:
+        return student
+    known = teacher.state_dict()
+    own = student.state_dict()
+    # the scale's embedding is the student's own, unless the teacher has one, too
+    student.load_state_dict({name: known.get(name, value) for name, value in own.items()})
+    if two_predictions and teacher.guidance_embed is None:
+        copy_prediction(student)
+    return student
+
+
+@torch.no_grad()
+def copy_prediction(model: XMDPT) -> None:
+    """Make the second half of the output channels predict what the first half does."""
+    linear, channels = model.tdnet.final_layer.linear, model.tdnet.channels
+    for values in (linear.weight, linear.bias):
+        each = values.unflatten(0, (-1, 2 * channels))  # (p * p, 2C, ...)
+        each[:, channels:] = each[:, :channels]
+
+
+def size_of(model: XMDPT) -> str:
+    """The size's name; for other sizes the depth and width, for messages."""
+    if model.size in SIZES:
+        return model.size
+    return f"{len(model.tdnet.blocks)} x {model.width}"

@@ -1,0 +1,204 @@
+"""``xmdpt distill``: what is trained, for the loop of ``xmdpt_cli.training``."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from xmdpt_cli.diffusion import Schedule, sample
+from xmdpt_cli.distillation.config import DistillConfig
+from xmdpt_cli.distillation.guidance import GuidanceStep
+from xmdpt_cli.distillation.inputs import (
+    DistillInputs,
+    distill_inputs,
+    held_out_inputs,
+    made_up_inputs,
+)
+from xmdpt_cli.distillation.step import DistillStep
+from xmdpt_cli.distillation.steps import StepsStep
+from xmdpt_cli.distillation.student import build_student
+from xmdpt_cli.distillation.teacher import Teacher
+from xmdpt_cli.encoders.identity import dataset_note
+from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.model import XMDPT
+from xmdpt_cli.sampling.dataset_images import check_features
+from xmdpt_cli.sampling.sampler import Sampler
+from xmdpt_cli.training.step import StepBatch
+from xmdpt_cli.training.task import Task
+from xmdpt_cli.training.validation_metrics import LOSS_SEED, condition_of
+from xmdpt_cli.training.validation_pairs import ValidationPairs
+
+STEPS: dict[str, type[DistillStep]] = {"guidance": GuidanceStep, "steps": StepsStep}
+VALIDATION_DRAWS = 4  # of random numbers for each validation pair
+
+
+@dataclass(frozen=True)
+class DistillTask(Task):
+    """A student and its teacher. ``name``: the teacher's, in the student's metadata."""
+
+    teacher: Sampler
+    name: str
+
+    command = "distill"
+    config: DistillConfig
+
+    def notes(self) -> list[str]:
+        check_features(self.teacher, self.dataset)
+        self._check_shapes()
+        note = dataset_note(self.dataset.manifest, self.dataset.path)
+        return [*self.config.doubts(), *([] if note is None else [note])]
+
+    def _check_shapes(self) -> None:
+        """XmdptError if the dataset's features do not have the shapes of the teacher's inputs."""
+        model, column = self.teacher.model, self.dataset.column
+        channels, side, _ = model.latent_shape
+        expected = {
+            "moments": (2 * channels, side, side),
+            "pose_tokens": model.canet.pose_shape,
+            "source_tokens": model.canet.source_shape,
+        }
+        for name, shape in expected.items():
+            if column(name).shape != tuple(shape):
+                raise XmdptError(
+                    f"{self.dataset.path} has {name} of shape {tuple(column(name).shape)}, the "
+                    f"teacher takes {tuple(shape)}",
+                    "prepare the dataset with the encoders that the teacher was trained with",
+                )
+
+    def build_model(self) -> XMDPT:
+        return build_student(self.teacher.model, two_predictions=self.config.stage == "steps")
+
+    def make_step(self, model: XMDPT, device: torch.device) -> DistillStep:
+        if model.tdnet.pos_embed.is_meta:
+            with torch.device("meta"):
+                frozen = XMDPT(**_settings(self.teacher.model))
+        else:  # a copy: several processes shard it with the student
+            frozen = copy.deepcopy(self.teacher.model).to(device)
+        return self._step(model, frozen, device)
+
+    def _step(self, model: XMDPT, teacher: XMDPT, device: torch.device) -> DistillStep:
+        schedule = self.teacher.schedule.to(device)
+        power = float(self.teacher.metadata["sampling"]["power"])
+        return STEPS[self.config.stage](model, Teacher(teacher, schedule), self.config, power)
+
+    def inputs(self, batch: StepBatch, step: int, device: torch.device) -> DistillInputs:
+        return distill_inputs(batch, self.scale, device)
+
+    def made_up_inputs(self, model: XMDPT, count: int, device: torch.device) -> DistillInputs:
+        return made_up_inputs(self.dataset, model, count, device)
+
+    def identity(self) -> dict[str, Any]:
+        folder = self.teacher.folder
+        place = {} if folder is None else {"teacher_folder": str(folder.resolve())}
+        return {"teacher": self.teacher.identity, **place}
+
+    def metadata(self) -> dict[str, Any]:
+        config, teacher = self.config, self.teacher.metadata
+        steps = config.student_steps if config.stage == "steps" else None
+        return {
+            "schedule": teacher["schedule"],
+            "prediction": "v",
+            "sampling": self._sampling(),
+            "distilled": {
+                "stage": config.stage,
+                "steps": steps,
+                "guidance": [config.min_guidance, config.max_guidance],
+                "power": float(teacher["sampling"]["power"]),
+                "loss": STEPS[config.stage].name,
+                "teacher": {
+                    "sha256": self.teacher.identity,
+                    "name": self.name,
+                    "trained_steps": teacher["trained_steps"],
+                    "conditioning": self.teacher.model.conditioning,
+                    "prediction": teacher["prediction"],
+                },
+            },
+        }
+
+    def _sampling(self) -> dict[str, Any]:
+        """The student's sampling defaults: the teacher's, in its own number of steps."""
+        defaults = dict(self.teacher.metadata["sampling"])
+        if self.config.stage == "steps":
+            defaults |= {"steps": self.config.student_steps, "solver": StepsStep.solver}
+        return defaults
+
+    # validation
+
+    @property
+    def pose_maps(self) -> bool:
+        return self.teacher.model.conditioning == "tokens"
+
+    def sample(self, model: XMDPT, pairs: ValidationPairs, noise: Tensor) -> Tensor:
+        schedule = Schedule(self.teacher.schedule.kind, "v").to(noise.device)
+        return _sample(model, schedule, self._sampling(), pairs, noise)
+
+    def reference(self, pairs: ValidationPairs, noise: Tensor) -> Tensor:
+        """The teacher's latents, by its own sampling defaults."""
+        schedule = self.teacher.schedule.to(noise.device)
+        model = self._teacher_on(noise.device)
+        return _sample(model, schedule, self.teacher.metadata["sampling"], pairs, noise)
+
+    @torch.no_grad()
+    def losses(self, model: XMDPT, pairs: ValidationPairs) -> dict[str, float]:
+        """``val_loss``: the distillation loss, in fp32, over four draws of random numbers."""
+        device, tokens = model.tdnet.pos_embed.device, model.tdnet.grid**2
+        step = self._step(model, self._teacher_on(device), device)
+        errors = [
+            step(held_out_inputs(part, LOSS_SEED + draw, tokens)).mse
+            for part in pairs.chunks(device)
+            for draw in range(VALIDATION_DRAWS)
+        ]
+        return {"val_loss": float(torch.cat(errors).double().mean())}
+
+    def _teacher_on(self, device: torch.device) -> XMDPT:
+        """The teacher for validation: on the CPU the loaded one, else one more copy."""
+        known = self.teacher.model
+        if device.type == "cpu":
+            return known
+        copies: dict[torch.device, XMDPT] = self.__dict__.setdefault("_copies", {})
+        if device not in copies:
+            copies[device] = copy.deepcopy(known).to(device)
+        return copies[device]
+
+
+def _settings(model: XMDPT) -> dict[str, Any]:
+    settings = model._hub_mixin_config
+    assert isinstance(settings, dict)
+    return settings
+
+
+def _sample(
+    model: XMDPT,
+    schedule: Schedule,
+    settings: dict[str, Any],
+    pairs: ValidationPairs,
+    noise: Tensor,
+) -> Tensor:
+    condition, tokens = condition_of(model, pairs)
+    return sample(
+        model,
+        noise,
+        condition,
+        tokens=tokens,
+        schedule=schedule,
+        steps=settings["steps"],
+        solver=settings.get("solver", "ddim"),
+        guidance=settings["guidance"],
+        power=settings["power"],
+    )
+
+
+def teacher_name(source: str | Path) -> str:
+    """The name that a student records of its teacher: a hub id, or a folder's name without its
+    path."""
+    path = Path(source)
+    if not path.exists():
+        return str(source)
+    if path.name == "model" and (path.parent / "run.json").is_file():
+        path = path.parent
+    return path.resolve().name
