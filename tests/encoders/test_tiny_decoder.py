@@ -18,8 +18,8 @@ from diffusers import (
 
 from xmdpt_cli.bench.flops import flops
 from xmdpt_cli.encoders.identity import VAERecord
+from xmdpt_cli.encoders.places import LATENTS
 from xmdpt_cli.encoders.tiny_decoder import (
-    LATENTS,
     TinyDecoder,
     is_tiny,
     load_decoder,

@@ -33,6 +33,7 @@ class NoOpenPose:
     """The encoders of a machine without a keypoint estimator."""
 
     requested = 0
+    tiny = None  # no tiny decoder
 
     @property
     def openpose(self) -> Any:

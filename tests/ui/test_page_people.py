@@ -46,7 +46,7 @@ def estimator(
 ) -> Estimator:
     pipe = FakePipeline(conditioning=conditioning)
     if available:
-        pipe.encoders = SimpleNamespace(openpose=FakeOpenPose(*people))
+        pipe.encoders = SimpleNamespace(openpose=FakeOpenPose(*people), tiny=None)
     return Estimator(pipe)  # type: ignore[arg-type]
 
 

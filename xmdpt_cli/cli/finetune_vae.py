@@ -1,4 +1,4 @@
-"""``xmdpt finetune-vae``: train the VAE's decoder on the training images."""
+"""``xmdpt finetune-vae``: train the VAE's decoder, or a tiny one, on the training images."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ SECTION = "finetune_vae"
 
 @panels(
     {
-        "Run": "data out config vae limit dry-run seed",
+        "Run": "data out config vae decoder start limit dry-run seed",
         "Training": "epochs steps batch-size learning-rate ema all-weights cached-latents "
         "precision checkpoint-every",
-        "Loss": "l1 mse lpips alexnet-weights face-weight foreground-weight",
+        "Loss": "l1 mse lpips alexnet-weights face-weight foreground-weight full-share",
     }
 )
 @with_options(VaeConfig)
@@ -47,10 +47,19 @@ def finetune_vae(
     data: DataDir = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder of the VAE to write or resume, diffusers format [vae/SIZE]."),
+        typer.Option(
+            help="Folder to write or resume, diffusers format [vae/SIZE; tiny: vae-tiny/SIZE]."
+        ),
     ] = None,
     vae: Annotated[
         str | None, typer.Option(help="VAE to start from: hub id or folder [the dataset's].")
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            help="AutoencoderTiny that a tiny decoder starts from: hub id, folder, or none for "
+            "random weights [madebyollin/taesd where it fits and is found, else none]."
+        ),
     ] = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML file with a [finetune_vae] table.")
@@ -73,29 +82,37 @@ def finetune_vae(
 ) -> None:
     """Fine-tune the VAE's decoder, as the paper does.
 
-    The encoder is not changed, so latents and models trained on them stay valid. Run the same
+    The encoder is not changed, so latents and models trained on them stay valid. With --decoder
+    tiny, train a small network that imitates the decoder at a fraction of its cost. Run the same
     command again to resume.
     """
     recipe = resolve(VaeConfig, SECTION, flags, file=config)
+    _check_tiny(recipe, start, flags)
     quiet_libraries()
+    from xmdpt_cli.data.dataset import PairDataset
     from xmdpt_cli.storage.ranks import World
     from xmdpt_cli.training.distributed import Distributed
     from xmdpt_cli.vae_training.finetune import finetune
     from xmdpt_cli.vae_training.plan import lpips_networks, make_plan
+    from xmdpt_cli.vae_training.tiny import start_tiny
 
     talk = Talk(as_json, quiet=World.from_environment().rank > 0)  # under torchrun rank 0 prints
-    data, out = choose_for_vae(talk, data, out)
+    data, out = choose_for_vae(talk, data, out, tiny=recipe.tiny)
     warn_if_busy(talk)
     dist = Distributed.init(pick_device(device), "ddp") if not dry_run else Distributed()
     where = str(dist.device)
     network = _start(recipe, data, vae, where)
-    plan = make_plan(recipe, data, network, limit)
+    tiny, begun = None, ""
+    if recipe.tiny:
+        dataset = PairDataset(data, "train")
+        tiny, begun = start_tiny(dataset, network, start, seed=recipe.seed, dist=dist)
+    plan = make_plan(recipe, data, network, limit, tiny)
     toy = bool(plan.train.dataset.manifest["toy"])
     with talk.progress() as progress:
         perceptual, measured, notes = lpips_networks(
             recipe, alexnet_weights, toy, where, dist, progress
         )
-    summary = _plan(plan, toy, None if perceptual is None else perceptual.weights)
+    summary = _plan(plan, toy, None if perceptual is None else perceptual.weights, begun)
     if dry_run:
         _dry_run(talk, recipe, plan, summary, perceptual, out, pick_device(device))
         return
@@ -113,7 +130,7 @@ def finetune_vae(
             progress=progress,
             say=talk.say,
         )
-    _print(talk, done, out, data, recipe.all_weights)
+    _print(talk, done, out, data, recipe)
 
 
 def _dry_run(
@@ -134,11 +151,12 @@ def _dry_run(
 
     where = torch.device(device)
     plan.vae.to(where)
+    plan.decoder.to(where)
     found = estimate_finetuning(plan, perceptual, out, World.from_environment().size)
     warn_of_room(talk, found, out, where)
     lines = [
         *_plan_lines(summary),
-        *estimate_lines(found, "the state twice while it is written, the VAE"),
+        *estimate_lines(found, "the state twice while it is written, the network"),
         *setting_lines(recipe, plan.config),
         "nothing was written (--dry-run)",
     ]
@@ -166,18 +184,30 @@ def _start(recipe: VaeConfig, data: str, vae: str | None, device: str) -> VAE:
     return VAE.load(find_vae(dataset.manifest["encoders"], data, vae), device=device)
 
 
-def _plan(plan: Plan, toy: bool, trunk: str | None) -> dict[str, Any]:
-    """The plan as plain data."""
-    from xmdpt_cli.files import human_bytes
+def _check_tiny(recipe: VaeConfig, start: str | None, flags: dict[str, Any]) -> None:
+    """ConfigError for options of a tiny decoder without --decoder tiny."""
+    for name, given in (("start", start), ("full-share", flags.get("full_share"))):
+        if given is not None and not recipe.tiny:
+            raise ConfigError(
+                f"--{name} is an option of --decoder tiny",
+                f"add --decoder tiny, or leave out --{name}",
+            )
 
-    net, config = plan.vae.net, plan.config
-    parts = [net.decoder, net.post_quant_conv]
-    parts += [net.encoder, net.quant_conv] if config.all_weights else []
-    count = sum(p.numel() for part in parts if part is not None for p in part.parameters())
+
+def _plan(plan: Plan, toy: bool, trunk: str | None, begun: str) -> dict[str, Any]:
+    """The plan as plain data. ``begun``: what a tiny decoder starts from."""
+    from xmdpt_cli.files import human_bytes
+    from xmdpt_cli.vae_training.trainer import trained_parts
+
+    config = plan.config
+    count = sum(p.numel() for p in trained_parts(plan.decoder, config.all_weights).parameters())
+    decoder = "tiny decoder" if config.tiny else "decoder"
+    targets = f"{config.full_share:g} x full decoder, {1 - config.full_share:g} x photographs"
     copies = 4 if config.ema else 3  # weights, Adam's two moments, the average
     return {
         "VAE": plan.vae.origin.id,
-        "trains": "all weights" if config.all_weights else "decoder",
+        "trains": "all weights" if config.all_weights else decoder,
+        **({"starts_from": begun, "targets": targets} if config.tiny else {}),
         "parameters": count,
         "images": len(plan.train),
         "toy": toy,
@@ -197,21 +227,28 @@ def _plan_lines(summary: dict[str, Any]) -> list[str]:
     return [f"{k.replace('_', ' ')}: {v}" for k, v in shown.items() if v is not False]
 
 
-def _print(talk: Talk, done: FineTuned, out: Path, data: str, all_weights: bool) -> None:
+def _print(talk: Talk, done: FineTuned, out: Path, data: str, recipe: VaeConfig) -> None:
     from xmdpt_cli.report.evaluation_json import to_json
     from xmdpt_cli.report.evaluation_text import table as cells
-    from xmdpt_cli.vae_training.finetune import IMAGE, REPORT
+    from xmdpt_cli.vae_training.finetune import REPORT, ROWS
 
     stats, tables, toy = done.stats, [], ", TOY VAE" if done.toy else ""
+    rows = ROWS[recipe.decoder]
     lines = [f"{stats.steps} steps in {duration(stats.seconds)}: {out}"]
     report = None
     if done.report is not None:
         shown = cells(done.report)
         title = f"reconstructions, protocol {done.report.protocol}{toy}"
         tables.append(table(title, shown.header, shown.rows))
-        lines.append(f"images (ground truth, before, after): {out / IMAGE}; report: {out / REPORT}")
+        columns = f"ground truth, {rows.first}, {rows.second}"
+        lines.append(f"images ({columns}): {out / rows.image}; report: {out / REPORT}")
         report = {k: v for k, v in to_json(done.report).items() if k != "images"}
-    if all_weights:
+    else:
+        lines.append("no report: the dataset has no test images")
+    if recipe.tiny:
+        lines.append("the latents, the encoder and the full decoder are unchanged")
+        lines.append(f"next, the images differ from the full decoder's: xmdpt sample --vae {out}")
+    elif recipe.all_weights:
         lines.append("the encoder is new: latents of another encoder do not fit this VAE")
         lines.append(f"next: xmdpt prepare --vae {out} ... (the whole dataset again), then train")
     else:

@@ -60,7 +60,7 @@ def read_status() -> Status:
     """Read the records of the current folder; nothing large is opened."""
     found = Status(
         [_dataset(one) for one in workspace.datasets()],
-        _all(workspace.VAE, _vae),
+        _all(workspace.VAE, _vae) + _all(workspace.TINY, _vae),
         _all(workspace.RUNS, _run),
         _all(workspace.SAMPLES, _samples),
     )

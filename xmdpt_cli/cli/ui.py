@@ -12,7 +12,7 @@ from xmdpt_cli.cli.console import Talk
 from xmdpt_cli.cli.help import panels
 from xmdpt_cli.cli.options import AsJson, Device, EncodersDir, pick_device, quiet_libraries
 from xmdpt_cli.cli.workspace import demo_model, models
-from xmdpt_cli.cli.workspace_defaults import choose_for_sampling
+from xmdpt_cli.cli.workspace_defaults import choose_for_sampling, preview_decoder
 from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.utils import interrupts
 
@@ -89,6 +89,7 @@ def ui(
             dino_pose=dino_pose,
             openpose=openpose,
             encoders=encoders,
+            preview=preview_decoder(str(model), vae),
         )
         if host not in LOOPBACK:
             talk.warn(

@@ -1,6 +1,7 @@
 """The current folder as a workspace: where commands write results and find each other's.
 
     data/<resolution>   xmdpt prepare       vae/<resolution>   xmdpt finetune-vae
+    vae-tiny/<resolution>                   xmdpt finetune-vae --decoder tiny
     runs/<name>         xmdpt train, xmdpt distill
     models/<name>       xmdpt convert
     samples/<run>       xmdpt sample, and the metrics of xmdpt evaluate beside them
@@ -20,13 +21,13 @@ from typing import Any, TypeVar
 from xmdpt_cli.cli.next_command import quote, resume_command
 from xmdpt_cli.config import parse_toml, read_toml
 from xmdpt_cli.encoders.identity import old_tokens
-from xmdpt_cli.encoders.places import with_places
+from xmdpt_cli.encoders.places import tiny_beside, with_places
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.utils import records
 from xmdpt_cli.utils.splits import SPLITS
 
-DATA, VAE, RUNS, MODELS, SAMPLES, BENCH = map(
-    Path, ("data", "vae", "runs", "models", "samples", "bench")
+DATA, VAE, TINY, RUNS, MODELS, SAMPLES, BENCH = map(
+    Path, ("data", "vae", "vae-tiny", "runs", "models", "samples", "bench")
 )
 DEMO = Path("xmdpt-demo")  # the folder of ``xmdpt demo``
 #: errors of records that another program or version wrote
@@ -74,6 +75,10 @@ class Model:
     def has_vae(self) -> bool:
         """Whether its folder contains a VAE."""
         return any((self.path / sub / "vae" / "config.json").is_file() for sub in (".", "model"))
+
+    def has_tiny(self) -> bool:
+        """Whether its folder contains a tiny decoder."""
+        return any(tiny_beside(self.path / sub) is not None for sub in (".", "model"))
 
     def __str__(self) -> str:
         return f"{self.path}" + ("" if self.steps is None else f" at step {self.steps:,}")

@@ -9,6 +9,7 @@ from xmdpt_cli.cli.console import Talk
 from xmdpt_cli.cli.workspace import (
     RUNS,
     SAMPLES,
+    TINY,
     VAE,
     Model,
     model_at,
@@ -25,6 +26,7 @@ from xmdpt_cli.cli.workspace_links import (
     decoded_by,
     tuned_vae,
 )
+from xmdpt_cli.encoders.places import LATENTS, is_tiny_word
 from xmdpt_cli.errors import XmdptError
 
 
@@ -62,7 +64,8 @@ def choose_for_sampling(
     """Choose what was not given, and print the choices in one line.
 
     ``own``: the user's own images, which need no dataset. ``suffix``: of the output folder's name.
-    A VAE that was fine-tuned on the model's dataset is chosen unless the model has its own.
+    A VAE that was fine-tuned on the model's dataset is chosen unless the model has its own. A tiny
+    decoder must be asked for (``vae`` "tiny", or its folder), since its images differ.
     """
     notes = []
     known: Model | None
@@ -81,7 +84,12 @@ def choose_for_sampling(
             data = str(path)
         notes.append(f"data: {data} ({reason})")
     tuned = None
-    if vae is None and not (known and known.has_vae()):
+    if is_tiny_word(vae) or (vae is not None and (Path(vae) / LATENTS).is_file()):
+        suffix = (suffix or ("-own" if own else "")) + "-tiny"
+        if is_tiny_word(vae) and known is not None and not known.has_tiny():
+            vae = str(_tiny_for(known, data))
+            notes.append(f"tiny decoder: {vae} (trained on this dataset)")
+    elif vae is None and not (known and known.has_vae()):
         tuned = _tuned_for(known, data)
         if tuned is not None:
             vae = str(tuned)
@@ -99,14 +107,36 @@ def _say(talk: Talk, notes: list[str]) -> None:
         talk.say(", ".join(notes))
 
 
-def _tuned_for(model: Model | None, data: str | None) -> Path | None:
-    """The fine-tuned VAE of the dataset; for own images, of the model's dataset."""
+def _tiny_for(model: Model | None, data: str | None) -> Path:
+    """The tiny decoder in the workspace, see ``_tuned_for``. XmdptError if there is none."""
+    found = _tuned_for(model, data, tiny=True)
+    if found is None:
+        raise XmdptError(
+            f"no tiny decoder in the model's folder, and none of its dataset in {TINY}/",
+            "make one: xmdpt finetune-vae --decoder tiny; or name its folder: --vae DIR",
+        )
+    return found
+
+
+def preview_decoder(model: str, vae: str | None) -> str | None:
+    """The tiny decoder for previews: that of the model's dataset in the workspace, if any, unless
+    ``vae`` names one or the model has its own."""
+    known = model_at(model)
+    if is_tiny_word(vae) or known is None or known.has_tiny():
+        return None
+    found = _tuned_for(known, None, tiny=True)
+    return None if found is None else str(found)
+
+
+def _tuned_for(model: Model | None, data: str | None, *, tiny: bool = False) -> Path | None:
+    """The fine-tuned VAE of the dataset, or its tiny decoder; for own images, of the model's
+    dataset."""
     if data is None and model is not None:
         try:
             data = str(dataset_of(model)[0])
         except XmdptError:  # own images need no dataset
             return None
-    return None if data is None else tuned_vae(data)
+    return None if data is None else tuned_vae(data, tiny=tiny)
 
 
 @dataclass(frozen=True)
@@ -187,19 +217,29 @@ def choose_for_measuring(
             path = dataset.path
         data = str(path)
         notes.append(f"data: {data} ({reason})")
+    if is_tiny_word(vae):
+        vae = str(_tiny_for(None, data))
     if vae is None:
-        tuned = tuned_vae(data)
+        tuned, tiny = tuned_vae(data), tuned_vae(data, tiny=True)
         record = read_record(generated / "samples.json")
+        if tiny is not None and record is not None and decoded_by(record, tiny):
+            vae = str(tiny)
+            notes.append(f"VAE: {vae} (the tiny decoder of these samples)")
         # not for samples that were decoded before the VAE was fine-tuned
-        if tuned is not None and (record is None or decoded_by(record, tuned)):
+        elif tuned is not None and (record is None or decoded_by(record, tuned)):
             vae = str(tuned)
             notes.append(f"VAE: {vae} (fine-tuned on this dataset)")
     _say(talk, notes)
     return data, vae
 
 
-def choose_for_vae(talk: Talk, data: str | None, out: Path | None) -> tuple[str, Path]:
-    """The dataset that a VAE is fine-tuned on, and the VAE's folder; both are printed."""
+def choose_for_vae(
+    talk: Talk, data: str | None, out: Path | None, *, tiny: bool = False
+) -> tuple[str, Path]:
+    """The dataset that a VAE is fine-tuned on, and the VAE's folder; both are printed.
+
+    ``tiny``: of a tiny decoder of the VAE's latents.
+    """
     notes = []
     if data is None:
         dataset, reason = newest_dataset()
@@ -209,7 +249,7 @@ def choose_for_vae(talk: Talk, data: str | None, out: Path | None) -> tuple[str,
         from xmdpt_cli.data.manifest import read_manifest
         from xmdpt_cli.storage.stores import open_store
 
-        out = VAE / str(read_manifest(open_store(data))["resolution"])
+        out = (TINY if tiny else VAE) / str(read_manifest(open_store(data))["resolution"])
         notes.append(f"out: {out}")
     _say(talk, notes)
     return data, out

@@ -8,6 +8,7 @@ from typing import Any
 from xmdpt_cli.cli.next_command import quote
 from xmdpt_cli.cli.workspace import (
     DATA,
+    TINY,
     VAE,
     Dataset,
     Model,
@@ -78,19 +79,24 @@ def dataset_of_samples(folder: Path) -> Path | None:
     return None
 
 
-def tuned_vae(data: str | Path) -> Path | None:
-    """The newest VAE in ``vae/`` whose decoder was fine-tuned on this dataset, if any."""
+def tuned_vae(data: str | Path, *, tiny: bool = False) -> Path | None:
+    """The newest VAE in ``vae/`` whose decoder was fine-tuned on this dataset, if any.
+
+    ``tiny``: the newest tiny decoder in ``vae-tiny/`` that was trained on it.
+    """
     dataset = dataset_at(data)
     if dataset is None:
         return None
     fitting = []
-    for path in folders(VAE):
+    for path in folders(TINY if tiny else VAE):
         run, record = read_record(path / "run.json"), read_record(path / "xmdpt_training.json")
         if run is None or record is None:
             continue  # not finished
         settings = run.get("settings")
         if not isinstance(settings, dict) or settings.get("all_weights"):
             continue  # another encoder: the dataset's latents do not fit it
+        if (settings.get("decoder") == "tiny") != tiny:
+            continue
         if run.get("images") == dataset.shards("train"):
             fitting.append((written(path / "xmdpt_training.json"), path))
     return max(fitting)[1] if fitting else None

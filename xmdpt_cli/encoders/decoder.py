@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from typing_extensions import Self
 
 from xmdpt_cli.encoders import weights
 
@@ -40,6 +41,17 @@ class Decoder(weights.FrozenNetwork):
         #: bf16: the decoder's autocast type on a GPU, on average 0.5 of 255 from float32
         self.decode_dtype = torch.float32
         self._compiled_for = 0
+
+    @classmethod
+    def load(
+        cls,
+        source: str | Path,
+        *,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> Self:
+        """Load from a hub id or a local diffusers folder. XmdptError with what to fetch."""
+        raise NotImplementedError
 
     @property
     def scale(self) -> float:

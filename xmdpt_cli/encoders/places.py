@@ -20,6 +20,9 @@ from xmdpt_cli.storage.stores import is_url
 from xmdpt_cli.utils import records
 
 PLACES = "places.json"
+LATENTS = "xmdpt_latents.json"  # in the folder of a tiny decoder: whose latents it decodes
+TINY_FOLDER = "vae-tiny"  # of a tiny decoder in a model's folder
+TINY = "tiny"  # the value of --vae for the tiny decoder beside the model
 
 
 def folders_of_encoders(model: Path | None, *datasets: str | Path | None) -> list[Path]:
@@ -75,6 +78,28 @@ def check_encoders(folder: Path, named: Container[str] = ()) -> None:
         )
 
 
+def is_tiny_word(vae: str | Path | None) -> bool:
+    """Whether the value of --vae is ``TINY``, and not a folder of that name."""
+    return vae is not None and str(vae) == TINY and not Path(TINY).is_dir()
+
+
+def tiny_beside(model: Path | None) -> Path | None:
+    """The tiny decoder in a model's folder, if there is one."""
+    place = None if model is None else model / TINY_FOLDER
+    return place if place is not None and (place / "config.json").is_file() else None
+
+
+def tiny_of(model: Path | None) -> Path:
+    """The tiny decoder in a model's folder. XmdptError if there is none."""
+    found = tiny_beside(model)
+    if found is None:
+        raise XmdptError(
+            "the model has no tiny decoder beside it",
+            "make one: xmdpt finetune-vae --decoder tiny; or name its folder: --vae DIR",
+        )
+    return found
+
+
 class Places(TypedDict):
     """places.json; ``encoders``: the folders of local networks, by part."""
 
@@ -82,14 +107,20 @@ class Places(TypedDict):
     encoders: dict[str, str]
 
 
+def without_path(record: Mapping[str, Any]) -> dict[str, Any]:
+    """An encoder's record without a path of this machine: a local network keeps the folder's
+    name."""
+    if record.get("kind") != "local":
+        return dict(record)
+    return {**record, "id": PurePath(record["id"]).name}
+
+
 def without_places(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """A model's metadata without paths of this machine: local networks keep the folder's name."""
     public = {key: value for key, value in metadata.items() if key != "data"}
-    encoders = dict(metadata["encoders"])
-    for part in PARTS:
-        if encoders[part].get("kind") == "local":
-            encoders[part] = {**encoders[part], "id": PurePath(encoders[part]["id"]).name}
-    return {**public, "encoders": encoders}
+    encoders = metadata["encoders"]
+    named = {part: without_path(encoders[part]) for part in PARTS}
+    return {**public, "encoders": {**encoders, **named}}
 
 
 def write_places(run: Path, metadata: Mapping[str, Any]) -> None:

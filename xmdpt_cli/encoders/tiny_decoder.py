@@ -20,6 +20,7 @@ from typing_extensions import TypedDict
 from xmdpt_cli.encoders import weights
 from xmdpt_cli.encoders.decoder import Decoder
 from xmdpt_cli.encoders.identity import VAERecord, encoder_difference
+from xmdpt_cli.encoders.places import LATENTS
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.utils import records
@@ -27,7 +28,6 @@ from xmdpt_cli.utils import records
 if TYPE_CHECKING:  # imported where it is needed: diffusers takes seconds
     from diffusers import AutoencoderTiny
 
-LATENTS = "xmdpt_latents.json"
 PUBLISHED = "madebyollin/taesd"  # of Stable Diffusion's latents, which are sd-vae-ft-mse's
 WIDTH = 64  # channels of every layer of the published form
 _BLOCKS = 3  # per resolution; the highest has one
@@ -145,6 +145,12 @@ class TinyDecoder(Decoder):
         record = LatentsRecord(latents=self.latents, start=self.start)
         (folder / LATENTS).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         (folder / "README.md").write_text(self.card(), encoding="utf-8")
+
+    def about(self) -> str:
+        """One sentence for the record of its training."""
+        begun = f"from {self.start}, whose encoder it has" if self.start else "from random weights"
+        none = "" if self.start else "; no encoder: its weights are NaN"
+        return f"a tiny decoder of the latents of {self.latents['id']}, trained {begun}{none}"
 
     def card(self) -> str:
         """README.md of the folder."""

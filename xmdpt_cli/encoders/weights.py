@@ -186,9 +186,11 @@ def load_net(
     try:
         config = records.read(dict[str, Any], folder / "config.json", _AGAIN)
         if config.get(key) != value:
+            tiny = config.get(key) == "AutoencoderTiny"
             raise XmdptError(
                 f"not a {what}: {folder}/config.json has {key} = {config.get(key)!r}, "
-                f"expected {value!r}"
+                f"expected {value!r}",
+                "a tiny decoder only decodes; this needs the VAE's encoder" if tiny else "",
             )
         # transformers renamed this argument between releases: there the type is set afterwards
         of_diffusers = value.startswith("Autoencoder")

@@ -1,4 +1,4 @@
-"""The effect of fine-tuning a VAE: ground truth, before and after, and the heads enlarged."""
+"""Two reconstructions of test images beside the ground truth, and the heads enlarged."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from xmdpt_cli.pose.head import head_disc
 from xmdpt_cli.pose.keypoints import Keypoints
 from xmdpt_cli.report.contact_sheet import contact_sheet
 
-COLUMNS = ("ground truth", "before", "after", "ground truth, head", "before, head", "after, head")
 SMALLEST = 160  # side of an image on the sheet
 
 
@@ -21,24 +20,27 @@ class Rebuilt(NamedTuple):
     """One test image and its reconstructions; all of one size."""
 
     ground_truth: ImageArray
-    before: ImageArray
-    after: ImageArray
+    first: ImageArray
+    second: ImageArray
     keypoints: Keypoints
 
 
-def before_after(rows: Sequence[Rebuilt]) -> ImageArray:
+def reconstructions(rows: Sequence[Rebuilt], first: str, second: str) -> ImageArray:
     """A sheet with a line for each image; the places of a head that is not known stay empty.
 
-    Images under 160 px are enlarged pixel by pixel, heads to the same size, smoothly.
+    ``first``, ``second``: the headings of both reconstructions ("before", "after"). Images under
+    160 px are enlarged pixel by pixel, heads to the same size, smoothly.
     """
     size = rows[0].ground_truth.shape[0]
     side = size * max(1, -(-SMALLEST // size))
-    return contact_sheet([_line(row, side) for row in rows], COLUMNS)
+    names = ("ground truth", first, second)
+    columns = (*names, *(f"{name}, head" for name in names))
+    return contact_sheet([_line(row, side) for row in rows], columns)
 
 
 def _line(row: Rebuilt, side: int) -> list[ImageArray | None]:
     """The images and their heads, (side, side, 3) each."""
-    images = [Image.fromarray(image) for image in (row.ground_truth, row.before, row.after)]
+    images = [Image.fromarray(image) for image in row[:3]]
     enlarged = [image.resize((side, side), Image.Resampling.NEAREST) for image in images]
     box = _head_box(row.keypoints, row.ground_truth.shape[0])
     if box is None:

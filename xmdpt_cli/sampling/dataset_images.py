@@ -17,8 +17,8 @@ from xmdpt_cli.data.loader import load_pairs
 from xmdpt_cli.data.sampler import PairIndices
 from xmdpt_cli.data.table import PairRef
 from xmdpt_cli.diffusion import start_noise
+from xmdpt_cli.encoders.decoder import Decoder
 from xmdpt_cli.encoders.identity import encoder_difference, token_notes
-from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import content, only_process
 from xmdpt_cli.images import load_image
@@ -50,7 +50,7 @@ _RECORD_LOCK = ".lock-record"  # held by the part that reads or writes the recor
 def generate(
     sampler: Sampler,
     dataset: PairDataset,
-    vae: VAE,
+    vae: Decoder,
     out: Path,
     config: SamplingConfig,
     *,
@@ -164,7 +164,7 @@ def check_features(sampler: Sampler, dataset: PairDataset) -> None:
             )
 
 
-def check_compatible(sampler: Sampler, dataset: PairDataset, vae: VAE) -> None:
+def check_compatible(sampler: Sampler, dataset: PairDataset, vae: Decoder) -> None:
     """XmdptError if the dataset was prepared for another model, or the VAE has other latents."""
     check_features(sampler, dataset)
     (channels, side, _), size = sampler.model.latent_shape, dataset.manifest["resolution"]
@@ -233,7 +233,7 @@ def _png_metadata(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _record(
-    sampler: Sampler, dataset: PairDataset, vae: VAE, config: SamplingConfig
+    sampler: Sampler, dataset: PairDataset, vae: Decoder, config: SamplingConfig
 ) -> dict[str, Any]:
     """Everything that determines the images: a folder is not resumed with another record."""
     return {

@@ -7,7 +7,7 @@ the model was trained on, or by its hub id. It must be the network that the mode
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,11 @@ from xmdpt_cli.encoders.places import (
     find_encoder,
     find_vae,
     folders_of_encoders,
+    is_tiny_word,
+    tiny_beside,
+    tiny_of,
 )
+from xmdpt_cli.encoders.tiny_decoder import TinyDecoder, is_tiny, load_decoder
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.sampling.sampler import Sampler
@@ -46,13 +50,16 @@ class LazyEncoders:
         openpose: str | Path | None = None,
         encoders: str | Path | None = None,
         device: str | torch.device = "cpu",
+        preview: str | Path | None = None,
         decode_dtype: torch.dtype = torch.float32,
     ) -> None:
         """``metadata``: the model's (``model/checkpoint.py``); ``folder``: the model's folder;
-        ``encoders``: a folder with ``vae/``, ``dino_source/`` and ``dino_pose/``;
-        ``decode_dtype``: ``VAE.decode_dtype``."""
+        ``vae``: a VAE, or a tiny decoder, which decodes in place of the VAE's; ``encoders``: a
+        folder with ``vae/``, ``dino_source/`` and ``dino_pose/``; ``preview``: a tiny decoder for
+        previews; ``decode_dtype``: ``Decoder.decode_dtype``."""
         self._decode_dtype = decode_dtype
         self.metadata, self.folder, self.device = metadata, folder, torch.device(device)
+        self._preview = preview
         self._given = {"vae": vae, "source": dino_source, "pose": dino_pose}
         self._openpose = openpose
         self._encoders = None if encoders is None else Path(encoders)
@@ -62,7 +69,7 @@ class LazyEncoders:
     def vae(self) -> VAE:
         """Weights in float32; on a GPU the decoder computes as the model does."""
         vae = VAE.load(self.where("vae"), device=self.device)
-        vae.decode_dtype = self._decode_dtype
+        vae.decode_dtype = self._decode_dtype  # as a decoder
         made = self.metadata["encoders"]["vae"]
         # other files are allowed: a fine-tuned decoder is another network for the same latents
         loaded = {**vae.describe(), "sha256": None, "kind": "local"}
@@ -73,6 +80,23 @@ class LazyEncoders:
                 "name its own: --vae DIR",
             )
         return vae
+
+    @cached_property
+    def tiny(self) -> TinyDecoder | None:
+        """The tiny decoder, for previews: the one that was given, or the one beside the model."""
+        place = self._tiny_given or self._preview or tiny_beside(self.folder)
+        if place is None:
+            return None
+        tiny = TinyDecoder.load(place, device=self.device)
+        tiny.check_latents(self.metadata["encoders"]["vae"], "the model")
+        tiny.decode_dtype = self._decode_dtype
+        return tiny
+
+    @property
+    def decoder(self) -> VAE | TinyDecoder:
+        """That of the images: the VAE, or the tiny decoder that was given in its place."""
+        given = None if self._tiny_given is None else self.tiny
+        return given or self.vae
 
     @cached_property
     def source(self) -> Dino:
@@ -94,8 +118,8 @@ class LazyEncoders:
     def to(self, device: str | torch.device) -> None:
         """Move the loaded networks to ``device``; the others are loaded there."""
         self.device = torch.device(device)
-        for name in (*PARTS, "openpose"):
-            if name in self.__dict__:
+        for name in (*PARTS, "openpose", "tiny"):
+            if self.__dict__.get(name) is not None:
                 getattr(self, name).to(self.device)
 
     def release(self) -> None:
@@ -128,7 +152,7 @@ class LazyEncoders:
 
     def where(self, part: str) -> str:
         """The folder or hub id of an encoder. XmdptError for a toy that is in no folder."""
-        given = self._given[part]
+        given = self._encoder_given(part)
         if given is not None:
             return str(given)
         if self._encoders is not None:
@@ -138,23 +162,43 @@ class LazyEncoders:
         record = self.metadata["encoders"][part]
         return find_encoder(part, record, folders, "the model was trained")
 
+    @cached_property
+    def _tiny_given(self) -> str | Path | None:
+        """Where the tiny decoder is that was given as the VAE; None: a VAE was given, or nothing.
+
+        Raises XmdptError if the model has none.
+        """
+        given = self._given["vae"]
+        if is_tiny_word(given):
+            return tiny_of(self.folder)
+        return given if given is not None and is_tiny(given) else None
+
+    def _encoder_given(self, part: str) -> str | Path | None:
+        """The folder or hub id that was given for an encoder. A tiny decoder cannot encode: beside
+        it the VAE is the model's, or its dataset's."""
+        tiny = part == "vae" and self._tiny_given is not None
+        return None if tiny else self._given[part]
+
     def _needed(self, part: str) -> Needed:
         name, option, what = PARTS[part]
         made = self.metadata["encoders"][part]
         hub_id = "" if made["toy"] or self._encoders else str(made["id"])
+        given = self._given[part]
+        with suppress(XmdptError):  # not found: ``find`` names it
+            given = self._encoder_given(part)
         load: type[VAE] | type[Dino] = VAE if part == "vae" else Dino
         return Needed(
             what,
             option,
             name,
             lambda: load.find(self.where(part)),
-            str(self._given[part] or hub_id),
+            str(given or hub_id),
         )
 
     def _check_encoders(self) -> None:
         """ConfigError unless a given folder of encoders holds all that it should."""
         if self._encoders is not None:
-            named = {PARTS[part].folder for part, given in self._given.items() if given is not None}
+            named = {PARTS[part].folder for part in PARTS if self._encoder_given(part) is not None}
             check_encoders(self._encoders, named)
 
     def _dino(self, part: str) -> Dino:
@@ -193,12 +237,17 @@ def _failed_openpose(given: str | Path | None, err: NoOpenPoseError) -> Needed:
     )
 
 
-def vae_for(sampler: Sampler, dataset: PairDataset, given: str | None = None) -> VAE:
-    """The VAE that decodes a model's images of a dataset: the given one, the model's own (its
-    decoder may be fine-tuned), or the dataset's. XmdptError if it is not found."""
+def vae_for(sampler: Sampler, dataset: PairDataset, given: str | None = None) -> VAE | TinyDecoder:
+    """What decodes a model's images of a dataset: the given VAE or tiny decoder, the model's own
+    VAE (its decoder may be fine-tuned), or the dataset's. XmdptError if it is not found, and for a
+    tiny decoder of other latents."""
+    if is_tiny_word(given):
+        given = str(tiny_of(sampler.folder))
     folders = folders_of_encoders(sampler.folder, dataset.path, sampler.metadata.get("data"))
     own = given or encoder_in("vae", folders)
     where = find_vae(dataset.manifest["encoders"], dataset.path, None if own is None else str(own))
-    vae = VAE.load(where, device=sampler.device)
+    vae = load_decoder(where, device=sampler.device)
+    if isinstance(vae, TinyDecoder):
+        vae.check_latents(sampler.metadata["encoders"]["vae"], "the model")
     vae.decode_dtype = sampler.dtype
     return vae

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from xmdpt_cli.diffusion import StepResult, start_noise
-from xmdpt_cli.encoders.vae import VAE
+from xmdpt_cli.encoders.decoder import Decoder
 from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.images import ImageArray, unsquash
 from xmdpt_cli.sampling.batch_size import batch_size, in_batches
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: called after each step: (steps done, steps, a function that decodes the current estimate)
+#: called after each step: (steps done, steps, a function that decodes the current estimate, by the
+#: tiny decoder if there is one)
 Callback = Callable[[int, int, Callable[[], Image.Image]], None]
 
 
@@ -69,7 +70,7 @@ def pose_requests(
 
 def generate_batches(
     sampler: Sampler,
-    vae: VAE,
+    vae: Decoder,
     items: Sequence[T],
     inputs_of: Callable[[Sequence[T]], tuple[Tensor, Conditions]],
     config: SamplingConfig,
@@ -124,7 +125,7 @@ def generate_images(
 
     for row, image in generate_batches(
         pipe.sampler,
-        pipe.encoders.vae,
+        pipe.encoders.decoder,
         range(len(order)),
         inputs_of,
         config,
@@ -140,7 +141,7 @@ def describe_image(
 ) -> dict[str, Any]:
     """JSON-ready: what determines an image, without paths of this machine. Stored in its PNG and in
     ``image.info``."""
-    settings = pipe.sampler.described(replace(config, seed=request.seed), pipe.encoders.vae)
+    settings = pipe.sampler.described(replace(config, seed=request.seed), pipe.encoders.decoder)
     if request.noise is not None:  # then the seed is not used
         settings["sampling"]["seed"] = None
     inputs = request.inputs_digest()
@@ -168,7 +169,8 @@ def _conditions(pipe: XMDPTPipeline, requests: Sequence[ImageRequest]) -> Condit
 def _on_step(pipe: XMDPTPipeline, callback: Callback, square: bool) -> Callable[[StepResult], None]:
     def on_step(result: StepResult) -> None:
         def preview() -> Image.Image:
-            image = pipe.encoders.vae.decode(result.clean[:1])[0]
+            decoder = pipe.encoders.tiny or pipe.encoders.decoder
+            image = decoder.decode(result.clean[:1])[0]
             return Image.fromarray(image if square else unsquash(image))
 
         callback(result.done, result.steps, preview)

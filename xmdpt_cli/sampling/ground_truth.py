@@ -14,6 +14,7 @@ from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.data.loader import EvalBatch, eval_batches
 from xmdpt_cli.encoders.identity import dataset_note
 from xmdpt_cli.encoders.places import find_vae
+from xmdpt_cli.encoders.tiny_decoder import TinyDecoder, load_decoder
 from xmdpt_cli.encoders.vae import VAE, posterior_mean
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import ImageArray, load_image
@@ -76,12 +77,14 @@ class DatasetGroundTruth:
         self.names = names[: self.count]
         self._numbers = {name: number for number, name in enumerate(names)}
         # only the reconstruction row needs the VAE: without it the row is left out
-        self.vae: VAE | None
+        self.vae: VAE | TinyDecoder | None
         try:
             where = find_vae(self.dataset.manifest["encoders"], data, vae)
-            self.vae = VAE.load(where, device=device)
+            self.vae = load_decoder(where, device=device)
         except XmdptError:
             self.vae = None
+        if isinstance(self.vae, TinyDecoder):
+            self.vae.check_latents(self.dataset.manifest["encoders"]["vae"], str(data))
 
     def pairs(self, rank: int = 0, ranks: int = 1) -> Sized[ImagePair]:
         """The pairs of one of ``ranks`` processes."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from xmdpt_cli.encoders import weights
 from xmdpt_cli.encoders.identity import PARTS
-from xmdpt_cli.encoders.places import without_places
+from xmdpt_cli.encoders.places import TINY_FOLDER, without_places
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import expanded, write_text, writing
 from xmdpt_cli.model import parameter_counts
@@ -51,7 +51,8 @@ def save(
     """Write a folder that ``from_pretrained`` loads on any machine: the model and its encoders.
 
     ``include``: which of "vae", "source" and "pose" are written; None: the VAE (its decoder may be
-    fine-tuned) and encoders that are not on the hub. Paths of this machine are left out.
+    fine-tuned) and encoders that are not on the hub; a tiny decoder always is. Paths of this
+    machine are left out.
     """
     metadata = without_places(sampler.metadata)
     if include is None:
@@ -67,6 +68,8 @@ def save(
             write_text(folder / "README.md", card(folder.name, sampler, encoders))
         for part in include:
             getattr(encoders, part).save(folder / PARTS[part].folder)
+        if encoders.tiny is not None:
+            encoders.tiny.save(folder / TINY_FOLDER)
 
 
 def without_paths(text: str) -> str:
@@ -101,6 +104,7 @@ def card(
         counts,
         training_config=training_config,
         metrics=measured,
+        tiny=encoders.tiny is not None,
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from xmdpt_cli.encoders.identity import PARTS
+from xmdpt_cli.encoders.places import TINY_FOLDER
 from xmdpt_cli.report.tables import Table
 
 IMPACT = """\
@@ -26,11 +27,12 @@ def model_card(
     *,
     training_config: str | None = None,
     metrics: Mapping[str, Any] | None = None,
+    tiny: bool = False,
 ) -> str:
     """README.md of a published model.
 
     ``metadata``: of the model. ``training_config``: the run's config.toml. ``metrics``: what
-    ``xmdpt evaluate`` wrote (metrics.json).
+    ``xmdpt evaluate`` wrote (metrics.json). ``tiny``: whether it has a tiny decoder.
     """
     toy = bool(metadata["toy"])
     parts = [_front(toy), f"# {repo_id.split('/')[-1]}\n"]
@@ -46,6 +48,12 @@ def model_card(
         f"that pose out. {parameters['inference']:,} parameters at inference.\n"
     )
     parts.append(_use(repo_id, metadata))
+    if tiny:
+        parts.append(
+            f"Tiny decoder: `{TINY_FOLDER}/` (`AutoencoderTiny`) decodes the same latents faster "
+            "and less exactly than the VAE. It is used where it is asked for, with `--vae tiny` or "
+            '`vae="tiny"`, and for previews.\n'
+        )
     parts.append(_made(metadata, training_config))
     parts.append(_measured(metrics))
     parts.append(f"## Impact\n\n{IMPACT}\n")

@@ -169,7 +169,7 @@ def _image_folder(
     notify: Callable[[str], None],
 ) -> tuple[ImageFolder, dict[str, Any]]:
     """The folder, and the settings that all of its images share."""
-    settings = {**pipe.sampler.described(config, pipe.encoders.vae), "square": square}
+    settings = {**pipe.sampler.described(config, pipe.encoders.decoder), "square": square}
     return ImageFolder(out, settings, notify), settings
 
 

@@ -64,10 +64,10 @@ class XMDPTPipeline:
         ``device``: "cpu", "cuda", "cuda:1", "mps" (untested), or "auto": a
         CUDA GPU if there is one. ``precision``: "fp32", "bf16", or "auto":
         bf16 on CUDA. ``max_memory``: limit in bytes while sampling, on a CPU
-        of the whole process. ``encoders``: ``vae``, ``dino_source``,
-        ``dino_pose``, ``openpose`` or ``encoders`` as a folder or hub id; by
-        default the model's folder, its dataset's, or the hub id it was
-        trained with. Raises XmdptError that names what is missing.
+        of the whole process. ``encoders``: ``vae`` (of a tiny decoder, too;
+        "tiny": the model's), ``dino_source``, ``dino_pose``, ``openpose`` or
+        ``encoders`` as a folder or hub id; by default the model's folder, its
+        dataset's, or the training's hub id. XmdptError names what is missing.
         """
         device = pick_device(device)
         sampler = Sampler.load(hub.fetch(source, revision), device, precision)
@@ -77,7 +77,9 @@ class XMDPTPipeline:
         pipe = cls(sampler, lazy)
         if max_memory is not None:
             pipe.encoders.find()  # else only a missing VAE would be named
-            pipe.max_batch = fit_memory(sampler, pipe.encoders.vae, max_memory, pipe.resolution)
+            vae = pipe.encoders.vae
+            pipe.max_batch = fit_memory(sampler, vae, max_memory, pipe.resolution)
+            pipe.encoders.decoder.chunk_pixels = vae.chunk_pixels
         return pipe
 
     def __repr__(self) -> str:

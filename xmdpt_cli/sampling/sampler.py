@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from xmdpt_cli.diffusion import Schedule, StepResult, sample, spacing_of
-from xmdpt_cli.encoders.vae import VAE
+from xmdpt_cli.encoders.decoder import Decoder
 from xmdpt_cli.errors import ConfigError, XmdptError, is_out_of_memory
 from xmdpt_cli.model import XMDPT, TokenConditions, kernels
 from xmdpt_cli.model.cache import Cached, check_cache
@@ -126,7 +126,7 @@ class Sampler:
             return self.model
         return load_model(self.folder)[0]
 
-    def described(self, config: SamplingConfig, vae: VAE) -> dict[str, Any]:
+    def described(self, config: SamplingConfig, vae: Decoder) -> dict[str, Any]:
         """JSON-ready: what determines an image besides its conditions and the number of its noise.
 
         Stored in samples.json and in the PNG metadata, where the caller adds the pair, or the

@@ -17,7 +17,7 @@ from xmdpt_cli.ui import person_views, skeleton
 from xmdpt_cli.ui.estimator import Estimator
 from xmdpt_cli.ui.examples import Examples
 from xmdpt_cli.ui.files import checked, pose_of, save_images
-from xmdpt_cli.ui.generation import StoppedError, generate
+from xmdpt_cli.ui.generation import StoppedError, generate, preview_steps
 from xmdpt_cli.ui.html_snippets import failed, film, finished, frame, note, progress
 from xmdpt_cli.ui.wording import PLACE, PLACE_ALL
 
@@ -131,7 +131,8 @@ def generate_handler(
                     return
                 shown = keep
                 if event.preview is not None:
-                    frames.append(frame(event))
+                    if event.step in preview_steps(event.steps):
+                        frames.append(frame(event))
                     shown = gr.update(value=[event.preview], columns=1)
                 yield progress(event), shown, film(frames), keep
         except StoppedError:

@@ -17,7 +17,7 @@ from xmdpt_cli.pose.keypoints import Keypoints
 if TYPE_CHECKING:
     from xmdpt_cli.sampling.pipeline import XMDPTPipeline
 
-PREVIEWS = 6  # previews of a generation: each costs a run of the VAE's decoder
+PREVIEWS = 6  # kept previews of a generation; without a tiny decoder also the only ones
 WAIT = 0.5  # seconds between checks that the generation is still wanted
 
 
@@ -38,7 +38,7 @@ class StoppedError(Exception):
 
 
 def preview_steps(steps: int) -> set[int]:
-    """The steps (1 to ``steps``) with a preview: at most PREVIEWS, never the last one."""
+    """The steps (1 to ``steps``) whose preview is kept: at most PREVIEWS, never the last one."""
     return {round(steps * i / (PREVIEWS + 1)) for i in range(1, PREVIEWS + 1)} - {0, steps}
 
 
@@ -52,6 +52,7 @@ def generate(
 ) -> Iterator[Event]:
     """Yield the events of one generation, the last one with the images.
 
+    With a tiny decoder there is a preview of every step but the last, else at ``preview_steps``.
     Setting ``stop`` ends it after the current step with StoppedError; closing the iterator ends it
     silently. ``model_lock`` is held while the pipeline runs. Exceptions of the pipeline are raised
     here.
@@ -62,7 +63,8 @@ def generate(
     def on_step(step: int, steps: int, preview: Callable[[], Image.Image]) -> None:
         if stop.is_set():
             raise StoppedError
-        shown = preview() if step in preview_steps(steps) else None
+        live = step < steps and pipe.encoders.tiny is not None
+        shown = preview() if live or step in preview_steps(steps) else None
         events.put(Event(step, steps, time.monotonic() - start, shown))
 
     def run() -> None:

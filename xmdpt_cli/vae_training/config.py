@@ -15,9 +15,12 @@ from xmdpt_cli.errors import ConfigError
 TOY_LR = 2e-3
 # Latent-diffusion autoencoders were trained at 4.5e-6 per image of the batch (CompVis configs).
 FINE_TUNE_LR_PER_IMAGE = 4.5e-6
+# A tiny decoder from random weights; see FULL_SHARE for the data.
+TINY_LR = 2e-3
 # On synthetic people at 64 px: 0.3 costs 0.9 dB of reconstruction (0.15: 0.3 dB) and takes most
 # blotches out of generated people, 0.01 of SSIM.
 LATENT_NOISE = 0.2
+FULL_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,16 @@ class VaeConfig:
     all_weights: bool = option(
         False, "Train a small VAE from scratch instead.", names=("--all-weights",)
     )
+    decoder: str = option(
+        "full",
+        "Decoder to train: the VAE's own, or a tiny one that imitates it.",
+        choices=("full", "tiny"),
+    )
+    full_share: float = option(
+        FULL_SHARE,
+        "Weight of the full decoder's images in a tiny decoder's loss; the photographs have the "
+        "rest of 1.",
+    )
     cached_latents: bool = option(
         True,
         "Train on the dataset's latents, or encode images in every step.",
@@ -58,6 +71,10 @@ class VaeConfig:
     checkpoint_every: int = option(500, "Steps between checkpoints.")
     log_every: int = 50
 
+    @property
+    def tiny(self) -> bool:
+        return self.decoder == "tiny"
+
     def __post_init__(self) -> None:
         check_choices(self)
         at_least(self, 1, "batch_size", "checkpoint_every", "log_every")
@@ -65,6 +82,14 @@ class VaeConfig:
         at_least(self, 0, "latent_noise", "face_weight", "foreground_weight")
         if not 0 < self.epochs < math.inf:
             raise ConfigError(f"epochs must be positive, not {self.epochs}")
+        if not 0 <= self.full_share <= 1:
+            raise ConfigError(f"full_share lies in [0, 1], not {self.full_share}")
+        if self.tiny and self.all_weights:
+            raise ConfigError(
+                "--all-weights trains a VAE with latents of its own, and --decoder tiny a decoder "
+                "for latents that exist",
+                "leave out one of them",
+            )
         if not 0 <= self.ema < 1:
             raise ConfigError(f"ema lies in [0, 1), not {self.ema}")
         if self.l1 + self.mse + self.lpips == 0:
@@ -78,8 +103,9 @@ def settle(config: VaeConfig, images: int) -> VaeConfig:
     training set.
     """
     scratch, batch = config.all_weights, config.batch_size
+    fine_tuned = TINY_LR if config.tiny else FINE_TUNE_LR_PER_IMAGE * batch
     steps = config.steps or max(1, math.ceil(config.epochs * images / batch))
-    chosen = TOY_LR if scratch else FINE_TUNE_LR_PER_IMAGE * batch
+    chosen = TOY_LR if scratch else fine_tuned
     return dataclasses.replace(
         config,
         steps=steps,
@@ -88,4 +114,5 @@ def settle(config: VaeConfig, images: int) -> VaeConfig:
         kl=config.kl if scratch else 0.0,
         latent_noise=config.latent_noise if scratch else 0.0,
         cached_latents=config.cached_latents and not scratch,
+        full_share=config.full_share if config.tiny else 0.0,
     )

@@ -24,21 +24,27 @@ def estimate_finetuning(
     LPIPS counts in measured steps only; validation does not count.
     """
     vae, config = plan.vae, plan.config
-    trainer = VaeTrainer(vae, config, perceptual)
+    net = plan.decoder.net
+    trainer = VaeTrainer(vae, config, perceptual, decoder=plan.decoder)
     for parameter in trainer.parameters:
         parameter.requires_grad_(True)
-    trained, weights = parameter_bytes(trainer.parameters), parameter_bytes(vae.net.parameters())
-    memory = {"weights": weights, "gradients": trained, "optimizer": 2 * trained}
+    trained, weights = parameter_bytes(trainer.parameters), parameter_bytes(net.parameters())
+    frozen = 0 if plan.decoder is vae else parameter_bytes(vae.net.parameters())
+    memory = {"weights": weights + frozen, "gradients": trained, "optimizer": 2 * trained}
     if config.ema:
         memory["average"] = trained
     side = plan.train.dataset.resolution
 
-    def loss(net: nn.Module, count: int) -> Tensor:
+    def loss(nets: nn.Module, count: int) -> Tensor:
+        full, trained = nets.get_submodule("vae"), nets.get_submodule("decoder")
         latents = torch.zeros(count, vae.channels, side // vae.factor, side // vae.factor)
         if config.all_weights or not plan.train.cached:
             with torch.set_grad_enabled(config.all_weights):
-                latents = net.encode(torch.zeros(count, 3, side, side)).latent_dist.mean  # type: ignore[operator]
-        decoded: Tensor = net.decode(latents).sample  # type: ignore[operator]
+                latents = full.encode(torch.zeros(count, 3, side, side)).latent_dist.mean  # type: ignore[operator]
+        decoded: Tensor = trained.decode(latents).sample  # type: ignore[operator]
+        if config.tiny and config.full_share:
+            with torch.no_grad():
+                full.decode(latents)  # type: ignore[operator]
         return decoded.square().mean()
 
     def ready_step(count: int) -> Callable[[], object]:
@@ -46,7 +52,7 @@ def estimate_finetuning(
         return lambda: trainer.step(batch)
 
     return estimate(
-        Cost(vae.net, loss),
+        Cost(nn.ModuleDict({"vae": vae.net, "decoder": net}), loss),
         ready_step,
         out=out,
         steps=config.steps,

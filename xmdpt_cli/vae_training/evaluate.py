@@ -1,4 +1,4 @@
-"""Metrics of a VAE's reconstructions of the test images, before and after training.
+"""Metrics of reconstructions of the test images: before and after training, or of two decoders.
 
 Each image is encoded to the mean of its posterior and decoded, always in the same chunk of images,
 so that the numbers do not depend on the number of processes.
@@ -7,11 +7,13 @@ so that the numbers do not depend on the number of processes.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from xmdpt_cli.encoders.decoder import Decoder
 from xmdpt_cli.encoders.vae import VAE, posterior_mean
 from xmdpt_cli.images import ImageArray
 from xmdpt_cli.metrics.base import PairMetric
@@ -29,14 +31,19 @@ FACE = "psnr_face"
 _CHUNK = 8  # images decoded together
 
 Images = list[dict[str, Any]]  # name and values of each test image
+#: indices of n test images -> uint8 (n, H, W, 3)
+Rebuild = Callable[[list[int]], NDArray[np.uint8]]
 
 
-def rebuild(vae: VAE, examples: DatasetExamples, indices: list[int]) -> NDArray[np.uint8]:
-    """Reconstructions of these images from their (stored) moments: uint8 (n, H, W, 3)."""
+def rebuild(
+    vae: VAE, decoder: Decoder, examples: DatasetExamples, indices: list[int]
+) -> NDArray[np.uint8]:
+    """Reconstructions of these images by ``decoder``, from the moments that are stored or that
+    ``vae`` encodes: uint8 (n, H, W, 3)."""
     moments = examples.moments(indices, np.zeros(len(indices), np.bool_))
     if moments is None:
         moments = vae.encode_moments(np.stack([examples.images[i] for i in indices]))
-    return vae.decode(posterior_mean(moments.to(vae.device), vae.scale))
+    return decoder.decode(posterior_mean(moments.to(vae.device), vae.scale))
 
 
 def protocol_for(resolution: int) -> Protocol:
@@ -45,16 +52,20 @@ def protocol_for(resolution: int) -> Protocol:
 
 
 def measure(
-    vae: VAE,
+    made_of: Rebuild,
     examples: DatasetExamples,
     count: int,
     lpips: LpipsNetwork | None,
     *,
     stage: str,
+    target_of: Rebuild | None = None,
     dist: Distributed = SINGLE_PROCESS,
     progress: Progress = silent,
 ) -> Images:
-    """Names and metrics of the first ``count`` images, on all processes."""
+    """Names and metrics of the first ``count`` images, on all processes.
+
+    ``target_of``: the images that those of ``made_of`` are compared with; None: the photographs.
+    """
     protocol = protocol_for(examples.dataset.resolution)
     metrics = protocol_metrics(protocol, lpips=lpips, sync_on_compute=False)
     places: list[int] = []
@@ -62,11 +73,11 @@ def measure(
     for number, start in enumerate(range(0, count, _CHUNK)):
         if number % dist.world_size == dist.rank:
             indices = list(range(start, min(start + _CHUNK, count)))
-            made = rebuild(vae, examples, indices)
-            originals = [examples.images[i] for i in indices]
-            metrics.update(to_tensor(made), to_tensor(originals))
+            made = made_of(indices)
+            targets = target_of(indices) if target_of else [examples.images[i] for i in indices]
+            metrics.update(to_tensor(made), to_tensor(targets))
             places += indices
-            faces += [_face(examples, *of) for of in zip(indices, made, originals, strict=True)]
+            faces += [_face(examples, *of) for of in zip(indices, made, targets, strict=True)]
         progress(stage, min(start + _CHUNK, count), count)
     values: dict[int, dict[str, Value]] = {place: {} for place in places}
     for metric in metrics.metrics:
@@ -80,9 +91,9 @@ def measure(
     return [{"name": names[index], "values": found[index]} for index in range(count)]
 
 
-def _face(examples: DatasetExamples, index: int, made: ImageArray, original: ImageArray) -> Value:
+def _face(examples: DatasetExamples, index: int, made: ImageArray, target: ImageArray) -> Value:
     keypoints = examples.dataset.keypoints(*examples.images.views[index])
-    return psnr_face(made, original, head_map(keypoints, *original.shape[:2]))
+    return psnr_face(made, target, head_map(keypoints, *target.shape[:2]))
 
 
 def psnr_face(made: ImageArray, ground_truth: ImageArray, head: NDArray[np.float32]) -> Value:
@@ -96,9 +107,9 @@ def psnr_face(made: ImageArray, ground_truth: ImageArray, head: NDArray[np.float
 
 
 def make_report(
-    resolution: int, before: Images, after: Images, lpips: LpipsNetwork | None, notes: list[str]
+    resolution: int, rows: dict[str, Images], lpips: LpipsNetwork | None, notes: list[str]
 ) -> Evaluation:
-    """The report with the rows "before" and "after", which are metrics of the same images."""
+    """The report with these rows, which are metrics of the same images."""
     protocol = protocol_for(resolution)
     if protocol.published:
         notes = [
@@ -109,17 +120,20 @@ def make_report(
     report = Evaluation(
         protocol=protocol.name,
         rows={},
-        counts={"before": len(before), "after": len(after)},
+        counts={row: len(images) for row, images in rows.items()},
         sizes=["176x256" if protocol.published else f"{resolution}x{resolution}"],
         weights={} if lpips is None else {lpips.metric: lpips.weights},
         toy=[lpips.metric] if lpips is not None and lpips.toy else [],
         notes=notes,
         images=[
-            {"name": a["name"], "rows": {"before": a["values"], "after": b["values"]}}
-            for a, b in zip(before, after, strict=True)
+            {
+                "name": same[0]["name"],
+                "rows": {row: one["values"] for row, one in zip(rows, same, strict=True)},
+            }
+            for same in zip(*rows.values(), strict=True)
         ],
     )
-    for row, images in (("before", before), ("after", after)):
+    for row, images in rows.items():
         for metric in images[0]["values"]:
             values = [image["values"][metric] for image in images]
             report.add(row, metric, np.array(values, dtype=np.float64))

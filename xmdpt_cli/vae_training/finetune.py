@@ -1,7 +1,8 @@
 """``xmdpt finetune-vae``: from a prepared dataset to a diffusers folder and a report.
 
 The paper fine-tunes the decoder for 77 epochs and leaves the encoder alone (sec. 4.1), so latents
-that are already made, and models trained on them, stay valid.
+that are already made, and models trained on them, stay valid. A tiny decoder is trained for the
+same latents, with the photographs and the full decoder's images as targets.
 """
 
 from __future__ import annotations
@@ -17,25 +18,50 @@ from typing import Any
 import numpy as np
 from typing_extensions import TypedDict
 
+from xmdpt_cli.encoders.decoder import Decoder
+from xmdpt_cli.encoders.tiny_decoder import TinyDecoder
 from xmdpt_cli.files import only_process, write_text, writing
 from xmdpt_cli.images import save_png
 from xmdpt_cli.metrics.evaluation import Evaluation
 from xmdpt_cli.metrics.lpips_metric import LpipsNetwork
 from xmdpt_cli.progress import Progress, Say, silent, silently
 from xmdpt_cli.report.evaluation_json import WrittenEvaluation, to_json, write_json
-from xmdpt_cli.report.vae_sheet import Rebuilt, before_after
+from xmdpt_cli.report.vae_sheet import Rebuilt, reconstructions
 from xmdpt_cli.training.distributed import SINGLE_PROCESS, Distributed
 from xmdpt_cli.utils import records
 from xmdpt_cli.vae_training import folder
-from xmdpt_cli.vae_training.evaluate import Images, make_report, measure, protocol_for, rebuild
+from xmdpt_cli.vae_training.evaluate import (
+    Images,
+    Rebuild,
+    make_report,
+    measure,
+    protocol_for,
+    rebuild,
+)
 from xmdpt_cli.vae_training.examples import spaced_indices
 from xmdpt_cli.vae_training.folder import VAEStats
 from xmdpt_cli.vae_training.loop import fit, make_stats
 from xmdpt_cli.vae_training.plan import Plan
 from xmdpt_cli.vae_training.trainer import VaeTrainer
 
-REPORT, IMAGE, BEFORE = "report.json", "before_after.png", "before.json"
-_SHOWN = 8  # test images in IMAGE
+REPORT, BEFORE = "report.json", "before.json"
+_SHOWN = 8  # test images in the sheet
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of the report, and the sheet of both reconstructions."""
+
+    first: str
+    second: str
+    both: str  # the second compared with the first; empty: no such row
+    image: str
+
+
+ROWS = {
+    "full": Rows("before", "after", "", "before_after.png"),
+    "tiny": Rows("full decoder", "tiny decoder", "tiny against full", "full_tiny.png"),
+}
 
 
 class _Before(TypedDict):
@@ -51,7 +77,7 @@ class FineTuned:
 
     stats: VAEStats
     encoder: dict[str, str]  # sha256 before and after
-    toy: bool  # a small VAE, or one that was a toy before
+    toy: bool  # a small VAE, one that was a toy before, or a decoder of its latents
     report: Evaluation | None  # None: the dataset has no test images
 
 
@@ -88,38 +114,39 @@ def _finetune(
     progress: Progress,
     say: Say,
 ) -> FineTuned:
-    vae, config, manifest = plan.vae, plan.config, plan.train.dataset.manifest
-    start, started = vae.describe(), time.monotonic()
+    vae, decoder, config = plan.vae, plan.decoder, plan.config
+    start, started = decoder.describe(), time.monotonic()
+    manifest = plan.train.dataset.manifest
     shards = [s["sha256"] for s in manifest["shards"] if s["split"] == "train"]
     trunk = "none" if perceptual is None else perceptual.weights
-    this = folder.identity(config, shards, vae, trunk)
+    this = folder.identity(config, shards, decoder, trunk, vae if config.tiny else None)
     dist.run_on_main(partial(folder.start_training, out, this, config))
     record = dist.run_on_main(partial(folder.finished, out))
     if record is not None:
         return _known(out, record)
-    trainer = VaeTrainer(vae, config, perceptual, dist)
-    before = _measure_before(plan, out, lpips, dist, progress)
+    trainer = VaeTrainer(vae, config, perceptual, dist, decoder)
+    measures = Measures(plan, lpips, dist, progress)
+    first = measures.first(out)
     shown = [] if plan.test is None else spaced_indices(plan.measured, _SHOWN)
-    old = None if plan.test is None else rebuild(vae, plan.test, shown)
+    old = None if plan.test is None else rebuild(vae, vae, plan.test, shown)
     fit(trainer, plan.train, out, progress, say)
     frozen = None if config.all_weights else this["encoder"]
-    after_sha = dist.run_on_main(partial(folder.write_part, out, vae, frozen))
+    after_sha = dist.run_on_main(partial(folder.write_part, out, decoder, frozen))
     encoder = {"before": this["encoder"], "after": after_sha}
-    report = None
+    report, rows = None, ROWS[config.decoder]
     if plan.test is not None and old is not None:
-        after = measure(
-            vae, plan.test, plan.measured, lpips, stage="after", dist=dist, progress=progress
-        )
-        report = make_report(plan.test.dataset.resolution, before, after, lpips, notes)
+        found = {rows.first: first, **measures.second()}
+        report = make_report(plan.test.dataset.resolution, found, lpips, notes)
         dist.run_on_main(partial(_write_report, plan, out, report, shown, old))
     psnr = {} if report is None else {k: row["psnr"] for k, row in to_json(report)["rows"].items()}
     seconds = time.monotonic() - started
-    stats = make_stats(trainer, len(plan.train), psnr.get("before"), psnr.get("after"), seconds)
+    before, after = psnr.get(rows.first), psnr.get(rows.second)
+    stats = make_stats(trainer, len(plan.train), before, after, seconds)
     record = _record(plan, dist.world_size, start, shards, encoder, stats)
-    dist.run_on_main(partial(folder.publish, out, vae, record))
+    dist.run_on_main(partial(folder.publish, out, decoder, record))
     if dist.is_main:
         (out / BEFORE).unlink(missing_ok=True)
-    return FineTuned(stats, encoder, vae.origin.toy, report)
+    return FineTuned(stats, encoder, decoder.origin.toy, report)
 
 
 def _record(
@@ -130,16 +157,22 @@ def _record(
     encoder: dict[str, str],
     stats: VAEStats,
 ) -> dict[str, Any]:
-    """The content of xmdpt_training.json: how and from what the VAE was made."""
-    tuned = "a decoder fine-tuned; encoder and latents are those of the VAE it started from"
-    dataset = plan.train.dataset
+    """The content of xmdpt_training.json: how and from what the network was made."""
+    dataset, full = plan.train.dataset, {}
+    if isinstance(plan.decoder, TinyDecoder):
+        what, full = plan.decoder.about(), {"full_decoder": plan.vae.describe()}
+    elif plan.config.all_weights:
+        what = "a small VAE trained from scratch: a toy"
+    else:
+        what = "a decoder fine-tuned; encoder and latents are those of the VAE it started from"
     return {
-        "what": "a small VAE trained from scratch: a toy" if plan.config.all_weights else tuned,
+        "what": what,
         "settings": asdict(plan.config),
         "processes": processes,
         "start": start,
+        **full,
         "encoder": encoder,
-        "toy": plan.vae.origin.toy,
+        "toy": plan.decoder.origin.toy,
         "trained_on": {
             "data": PurePath(dataset.path).name,  # the folder may be published
             "images": len(plan.train),
@@ -151,39 +184,70 @@ def _record(
     }
 
 
-def _measure_before(
-    plan: Plan, out: Path, lpips: LpipsNetwork | None, dist: Distributed, progress: Progress
-) -> Images:
-    """Metrics before training; kept in a file for a resumed training."""
-    if plan.test is None:
-        return []
-    key = {
-        "images": plan.measured,
-        "lpips": None if lpips is None else lpips.weights,
-        "protocol": protocol_for(plan.test.dataset.resolution).name,
-    }
-    kept = dist.run_on_main(lambda: records.read_if_there(_Before, out / BEFORE))
-    if kept is not None and kept["key"] == key:
-        images: Images = kept["images"]
+@dataclass(frozen=True)
+class Measures:
+    """The rows of the report of one training."""
+
+    plan: Plan
+    lpips: LpipsNetwork | None
+    dist: Distributed
+    progress: Progress
+
+    def first(self, out: Path) -> Images:
+        """The VAE's metrics before training; kept in a file for a resumed training."""
+        test = self.plan.test
+        if test is None:
+            return []
+        key = {
+            "images": self.plan.measured,
+            "lpips": None if self.lpips is None else self.lpips.weights,
+            "protocol": protocol_for(test.dataset.resolution).name,
+        }
+        kept = self.dist.run_on_main(lambda: records.read_if_there(_Before, out / BEFORE))
+        if kept is not None and kept["key"] == key:
+            images: Images = kept["images"]
+            return images
+        images = self._measure(ROWS[self.plan.config.decoder].first, self._by(self.plan.vae))
+
+        def keep() -> None:
+            with writing(out / BEFORE):
+                write_text(out / BEFORE, json.dumps({"key": key, "images": images}))
+
+        self.dist.run_on_main(keep)
         return images
-    images = measure(
-        plan.vae, plan.test, plan.measured, lpips, stage="before", dist=dist, progress=progress
-    )
 
-    def keep() -> None:
-        with writing(out / BEFORE):
-            write_text(out / BEFORE, json.dumps({"key": key, "images": images}))
+    def second(self) -> dict[str, Images]:
+        """The trained decoder's metrics; those of a tiny one against the full decoder, too."""
+        rows, made = ROWS[self.plan.config.decoder], self._by(self.plan.decoder)
+        found = {rows.second: self._measure(rows.second, made)}
+        if rows.both:
+            found[rows.both] = self._measure(rows.both, made, self._by(self.plan.vae))
+        return found
 
-    dist.run_on_main(keep)
-    return images
+    def _by(self, decoder: Decoder) -> Rebuild:
+        assert self.plan.test is not None
+        return partial(rebuild, self.plan.vae, decoder, self.plan.test)
+
+    def _measure(self, stage: str, made_of: Rebuild, target_of: Rebuild | None = None) -> Images:
+        assert self.plan.test is not None
+        return measure(
+            made_of,
+            self.plan.test,
+            self.plan.measured,
+            self.lpips,
+            stage=stage,
+            target_of=target_of,
+            dist=self.dist,
+            progress=self.progress,
+        )
 
 
 def _write_report(
     plan: Plan, out: Path, report: Evaluation, shown: list[int], old: np.ndarray
 ) -> None:
     assert plan.test is not None
-    new = rebuild(plan.vae, plan.test, shown)
-    rows = [
+    rows, new = ROWS[plan.config.decoder], rebuild(plan.vae, plan.decoder, plan.test, shown)
+    lines = [
         Rebuilt(
             plan.test.images[index],
             old[i],
@@ -193,7 +257,7 @@ def _write_report(
         for i, index in enumerate(shown)
     ]
     with writing(out):
-        save_png(out / IMAGE, before_after(rows))
+        save_png(out / rows.image, reconstructions(lines, rows.first, rows.second))
         write_json(out / REPORT, to_json(report))
 
 

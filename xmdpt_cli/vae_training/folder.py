@@ -17,7 +17,7 @@ from torch import nn
 from typing_extensions import NotRequired, TypedDict
 
 from xmdpt_cli import config as configuration
-from xmdpt_cli.encoders.vae import VAE
+from xmdpt_cli.encoders.decoder import Decoder
 from xmdpt_cli.encoders.weights import Origin, mark_toy, state_sha256
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import apply_umask, unfinished, write_text, writing
@@ -32,10 +32,12 @@ _WEIGHTS = "diffusion_pytorch_model*.safetensors"
 _SECTION = "finetune_vae"
 # What may differ between a training and its continuation. Epochs follow from the steps.
 _FREE = {"checkpoint_every", "log_every", "epochs"}
+_OF_TINY = {"decoder", "full_share"}  # in the identity of a tiny decoder only
 #: Parts of the identity beside the settings, as messages name them.
 _PARTS = {
     "images": "the images",
     "start": "the VAE it starts from",
+    "full_decoder": "the VAE that it imitates",
     "lpips_trunk": "the weights of LPIPS",
 }
 
@@ -61,6 +63,7 @@ class _Started(TypedDict):
     settings: dict[str, Any]
     images: NotRequired[Any]
     start: NotRequired[str]
+    full_decoder: NotRequired[str]
     lpips_trunk: NotRequired[str]
 
 
@@ -80,19 +83,25 @@ class Finished(TypedDict):
     sha256: NotRequired[str]
 
 
-def encoder_sha256(vae: VAE) -> str:
+def encoder_sha256(vae: Decoder) -> str:
     """sha256 of the names and weights that determine latents: encoder and quant_conv."""
-    parts = {"encoder": vae.net.encoder, "quant_conv": vae.net.quant_conv}
+    parts = {"encoder": vae.net.encoder, "quant_conv": getattr(vae.net, "quant_conv", None)}
     return state_sha256(nn.ModuleDict({k: v for k, v in parts.items() if v is not None}))
 
 
-def identity(config: VaeConfig, data: Any, vae: VAE, trunk: str) -> dict[str, Any]:
-    """The identity of a training. ``data`` identifies the images; ``trunk``: the LPIPS weights."""
+def identity(
+    config: VaeConfig, data: Any, decoder: Decoder, trunk: str, full: Decoder | None = None
+) -> dict[str, Any]:
+    """The identity of a training. ``data`` identifies the images; ``trunk``: the LPIPS weights;
+    ``full``: the VAE that a tiny decoder imitates."""
+    free = _FREE if config.tiny else _FREE | _OF_TINY
+    more = {} if full is None else {"full_decoder": state_sha256(full.net)}
     return {
-        "settings": {k: v for k, v in dataclasses.asdict(config).items() if k not in _FREE},
+        "settings": {k: v for k, v in dataclasses.asdict(config).items() if k not in free},
         "images": data,
-        "start": state_sha256(vae.net),
-        "encoder": encoder_sha256(vae),
+        "start": state_sha256(decoder.net),
+        "encoder": encoder_sha256(decoder),
+        **more,
         "lpips_trunk": trunk,
     }
 
@@ -108,7 +117,7 @@ def start_training(out: Path, this: dict[str, Any], config: VaeConfig) -> None:
     if before is not None:
         differs = differences(before["settings"], this["settings"])
         for key, name in _PARTS.items():
-            if before.get(key) != this[key]:
+            if before.get(key) != this.get(key):
                 differs[name] = "not the same"
         if differs:
             hint = "choose another --out, or give the same settings to resume"
@@ -127,7 +136,7 @@ def stats_of(record: dict[str, Any]) -> VAEStats:
     return VAEStats(**{f.name: record["stats"][f.name] for f in dataclasses.fields(VAEStats)})
 
 
-def write_part(out: Path, vae: VAE, frozen: str | None = None) -> str:
+def write_part(out: Path, vae: Decoder, frozen: str | None = None) -> str:
     """Write the VAE to a hidden folder in ``out`` and read it back; returns the encoder's sha256.
 
     ``frozen``: the sha256 of an encoder that was not trained. Raises XmdptError, and removes the
@@ -135,10 +144,10 @@ def write_part(out: Path, vae: VAE, frozen: str | None = None) -> str:
     """
     part = out / _PART
     with writing(part), unfinished(part):
-        vae.net.save_pretrained(part)
+        vae.write(part)
         apply_umask(part)
         mark_toy(part, vae.origin)
-    written = VAE.load(part)
+    written = type(vae).load(part)
     if state_sha256(written.net) != state_sha256(vae.net):
         shutil.rmtree(part, ignore_errors=True)
         raise XmdptError(
@@ -156,7 +165,7 @@ def write_part(out: Path, vae: VAE, frozen: str | None = None) -> str:
     return after
 
 
-def publish(out: Path, vae: VAE, record: dict[str, Any]) -> None:
+def publish(out: Path, vae: Decoder, record: dict[str, Any]) -> None:
     """Move the written VAE to ``out``, write the record and remove the checkpoints.
 
     The record contains the sha256 that samples decoded by this VAE name (``VAE.describe``).

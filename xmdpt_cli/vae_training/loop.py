@@ -96,7 +96,7 @@ def fit(
     Afterwards ``trainer.vae`` has the EMA weights, if there is an EMA, and the scaling factor of
     its latents, if the encoder was trained. A collective.
     """
-    net, dist, config = trainer.vae.net, trainer.dist, trainer.config
+    net, dist, config = trainer.decoder.net, trainer.dist, trainer.config
     for parameter in trainer.parameters:  # before resuming: a frozen one gets no optimizer state
         parameter.requires_grad_(True)
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from xmdpt_cli.encoders.decoder import Decoder
 from xmdpt_cli.encoders.vae import VAE, to_signed
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.metrics.lpips_metric import SMALLEST, LpipsNetwork
@@ -22,6 +23,7 @@ def vae_losses(
     batch: VaeBatch,
     config: VaeConfig,
     *,
+    decoder: Decoder | None = None,
     perceptual: LpipsNetwork | None = None,
     dist: Distributed = SINGLE_PROCESS,
     autocast: bool = False,
@@ -30,30 +32,54 @@ def vae_losses(
 
     ``l1`` and ``mse`` are the plain means on [-1, 1], as logged; in ``loss`` each pixel counts by
     ``config.foreground_weight`` and ``config.face_weight``. The latents are sampled from the
-    posterior as in the published training.
+    posterior as in the published training. ``decoder``: the one that is trained, if it is not the
+    VAE's: its images are compared with those that the VAE decodes, too.
     """
+    decoder = decoder or vae
     target = to_signed(batch.images)
     latents, mean, log_variance = _latents(vae, batch, target, config, dist, autocast)
     with torch.autocast(vae.device.type, torch.bfloat16, enabled=autocast):
-        decoded = vae.net.decode(latents).sample
-    decoded = decoded.float()
-    error = decoded - target
-    absolute, squared = error.abs(), error.square()
+        # what diffusers' pipelines do to scaled latents: for the VAE itself times 1
+        decoded = decoder.net.decode(latents * (decoder.scale / decoder.net_scale)).sample.float()
     weight = 1.0 + (config.foreground_weight - 1.0) * foreground(target)  # (N, 1, H, W)
     if batch.head is not None:
         weight = weight * (1.0 + (config.face_weight - 1.0) * batch.head)
-    loss = (weight * (config.l1 * absolute + config.mse * squared)).mean()
-    terms = {"l1": absolute.detach().mean(), "mse": squared.detach().mean()}
-    if perceptual is not None:
-        distance = _lpips(perceptual, decoded, target)
-        loss = loss + config.lpips * distance
-        terms["lpips"] = distance.detach()
+    loss, terms = _distance(decoded, target, weight, config, perceptual)
+    share = config.full_share if config.tiny else 0.0
+    if share:
+        with torch.no_grad(), torch.autocast(vae.device.type, torch.bfloat16, enabled=autocast):
+            full = vae.net.decode(latents).sample.float()
+        to_full, of_full = _distance(decoded, full, weight, config, perceptual)
+        loss = (1.0 - share) * loss + share * to_full
+        terms |= {f"{name}_full": term for name, term in of_full.items()}
     if config.all_weights:  # here, not before decoding: the order decides how gradients round
         each = 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance)
         kl = each.sum(dim=(1, 2, 3)).mean()
         loss = loss + config.kl * kl
         terms["kl"] = kl.detach()
     return {"loss": loss, **terms}
+
+
+def _distance(
+    decoded: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    config: VaeConfig,
+    perceptual: LpipsNetwork | None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss between images (N, 3, H, W) in [-1, 1], and its terms without gradient.
+
+    ``weight``: of each pixel, (N, 1, H, W).
+    """
+    error = decoded - target
+    absolute, squared = error.abs(), error.square()
+    loss = (weight * (config.l1 * absolute + config.mse * squared)).mean()
+    terms = {"l1": absolute.detach().mean(), "mse": squared.detach().mean()}
+    if perceptual is not None:
+        distance = _lpips(perceptual, decoded, target)
+        loss = loss + config.lpips * distance
+        terms["lpips"] = distance.detach()
+    return loss, terms
 
 
 def _latents(

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from xmdpt_cli.data.dataset import PairDataset
+from xmdpt_cli.encoders.decoder import Decoder
 from xmdpt_cli.encoders.identity import same_weights
+from xmdpt_cli.encoders.tiny_decoder import TinyDecoder
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.metrics.download import choose, download
@@ -28,15 +30,23 @@ class Plan:
 
     config: VaeConfig  # settled
     vae: VAE
+    decoder: Decoder  # that is trained: the VAE, or a tiny decoder of its latents
     train: DatasetExamples
     test: DatasetExamples | None
     measured: int  # test images
 
 
-def make_plan(config: VaeConfig, data: str | Path, vae: VAE, limit: int | None = None) -> Plan:
+def make_plan(
+    config: VaeConfig,
+    data: str | Path,
+    vae: VAE,
+    limit: int | None = None,
+    tiny: TinyDecoder | None = None,
+) -> Plan:
     """Complete ``config`` and check that dataset and VAE fit together.
 
-    ``limit``: number of test images to measure; None: all. Raises XmdptError if ``data`` is not a
+    ``limit``: number of test images to measure; None: all. ``tiny``: the decoder to train in place
+    of the VAE's. Raises XmdptError if ``data`` is not a
     dataset, and if its latents are those of another encoder.
     """
     dataset = PairDataset(data, "train")
@@ -50,7 +60,7 @@ def make_plan(config: VaeConfig, data: str | Path, vae: VAE, limit: int | None =
     if not config.all_weights:
         check_encoder(vae, dataset)
     count = 0 if test is None else min(len(test), limit or len(test))
-    return Plan(settle(config, len(train)), vae, train, test, count)
+    return Plan(settle(config, len(train)), vae, tiny or vae, train, test, count)
 
 
 def check_encoder(vae: VAE, dataset: PairDataset) -> None:

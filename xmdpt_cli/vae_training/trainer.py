@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from xmdpt_cli.encoders.decoder import Decoder
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.metrics.lpips_metric import LpipsNetwork
@@ -26,8 +27,17 @@ WARMUP = 0.05  # share of the steps
 _LAST = 50  # steps whose mean loss is reported
 
 
+def trained_parts(decoder: Decoder, all_weights: bool) -> nn.ModuleDict:
+    """The parts that are trained: the decoder, and with ``all_weights`` the encoder."""
+    names = ["decoder", "post_quant_conv"]
+    if all_weights:
+        names += ["encoder", "quant_conv"]
+    parts = {name: getattr(decoder.net, name, None) for name in names}
+    return nn.ModuleDict({name: part for name, part in parts.items() if part is not None})
+
+
 class VaeTrainer:
-    """Trains ``vae`` in place, step by step."""
+    """Trains ``vae``, or ``decoder`` for its latents, in place, step by step."""
 
     def __init__(
         self,
@@ -35,16 +45,14 @@ class VaeTrainer:
         config: VaeConfig,
         perceptual: LpipsNetwork | None = None,
         dist: Distributed = SINGLE_PROCESS,
+        decoder: Decoder | None = None,
     ) -> None:
         """``config`` is settled (``config.settle``). XmdptError if ``vae`` is not float32."""
         if vae.dtype != torch.float32:
             raise XmdptError(f"a VAE is trained in float32, this one is loaded as {vae.dtype}")
         self.vae, self.config, self.perceptual, self.dist = vae, config, perceptual, dist
-        names = ["decoder", "post_quant_conv"]
-        if config.all_weights:
-            names += ["encoder", "quant_conv"]
-        parts = {name: getattr(vae.net, name) for name in names}
-        self.trained = nn.ModuleDict({k: v for k, v in parts.items() if v is not None})
+        self.decoder = decoder or vae
+        self.trained = trained_parts(self.decoder, config.all_weights)
         self.parameters = list(self.trained.parameters())
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=config.learning_rate, weight_decay=0.0, fused=True
@@ -66,6 +74,7 @@ class VaeTrainer:
             self.vae,
             batch.to(self.vae.device),
             config,
+            decoder=self.decoder,
             perceptual=self.perceptual,
             dist=self.dist,
             autocast=self.autocast,
