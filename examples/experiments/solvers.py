@@ -5,7 +5,8 @@ number of steps, from the same start noise, and measures the images. Writes the 
 one plot per measure, and prints a Markdown table. "to_converged" is the PSNR against images of the
 same model, noise and guidance after many steps of a second-order solver: it measures the solver,
 not the model. "sharpness" is the strength of the image's edges relative to the ground truth's: too
-few steps blur the image, which SSIM and PSNR reward.
+few steps blur the image, which SSIM and PSNR reward. "to_uncached" is the PSNR against the images
+without a cache across steps (``--cache``). LPIPS is computed with a random trunk.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import dataclasses
 import itertools
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,11 +26,14 @@ import torch
 from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.data.loader import eval_batches
 from xmdpt_cli.diffusion import SOLVERS, SPACINGS, start_noise
+from xmdpt_cli.diffusion.policy import angles_of
 from xmdpt_cli.diffusion.solvers import spaced
 from xmdpt_cli.files import write_text
 from xmdpt_cli.images import ImageArray
-from xmdpt_cli.metrics.evaluate import ImagePair, evaluate_pairs
+from xmdpt_cli.metrics.evaluate import ImagePair, Networks, evaluate_pairs
+from xmdpt_cli.metrics.lpips_metric import LpipsNetwork
 from xmdpt_cli.metrics.pixel_metrics import psnr
+from xmdpt_cli.model.cache import computed_steps
 from xmdpt_cli.report.charts import Line, line_chart
 from xmdpt_cli.report.evaluation_json import to_json
 from xmdpt_cli.report.tables import Table
@@ -37,7 +42,8 @@ from xmdpt_cli.sampling.encoders import vae_for
 from xmdpt_cli.sampling.sampler import Sampler, SamplingConfig
 from xmdpt_cli.toy.measures import TOY_METRICS
 
-MEASURES = ("ssim_256", "psnr", "torso_colour_error", "silhouette_iou")
+LPIPS = "lpips_alex_v0.1_toy"
+MEASURES = ("ssim_256", "psnr", LPIPS, "torso_colour_error", "silhouette_iou")
 PLOTS = {
     "ssim_256": "SSIM of held-out pairs",
     "to_converged": "PSNR in dB against the converged images",
@@ -67,6 +73,7 @@ class Experiment:
                     )
                 )
         self.converged: dict[tuple[float, float], list[ImageArray]] = {}
+        self.networks = Networks(LpipsNetwork("toy"))
 
     def generate(self, config: SamplingConfig) -> list[ImageArray]:
         images: list[ImageArray] = []
@@ -83,10 +90,14 @@ class Experiment:
         if key not in self.converged:
             many = SamplingConfig(CONVERGED, *key, config.seed, "dpmpp-2m", "trailing")
             self.converged[key] = self.generate(many)
+        start = time.perf_counter()
         images = self.generate(config)
+        seconds = time.perf_counter() - start
         pairs = [pair._replace(generated=new) for pair, new in zip(self.pairs, images, strict=True)]
         extra = TOY_METRICS if self.dataset.manifest["toy"] else ()
-        report = evaluate_pairs(pairs, protocol="native", extra=extra, intervals=False)
+        report = evaluate_pairs(
+            pairs, protocol="native", networks=self.networks, extra=extra, intervals=False
+        )
         row = to_json(report)["rows"]
         distances = [psnr(new, old) for new, old in zip(images, self.converged[key], strict=True)]
         scores = {name: row["generated"].get(name) for name in MEASURES}
@@ -94,10 +105,25 @@ class Experiment:
             np.mean([edges(pair.generated) / edges(pair.ground_truth) for pair in pairs])
         )
         scores["to_converged"] = float(np.mean([min(value, 60.0) for value in distances]))
-        times = spaced(config.spacing, config.steps, self.sampler.schedule)
-        low, high = config.interval
-        forwards = sum(2 if low <= t / self.sampler.schedule.steps <= high else 1 for t in times)
-        return {"sampling": dataclasses.asdict(config), "forwards": forwards, "scores": scores}
+        if config.cache:
+            uncached = self.generate(dataclasses.replace(config, cache=0.0))
+            distances = [psnr(new, old) for new, old in zip(images, uncached, strict=True)]
+            scores["to_uncached"] = float(np.mean([min(value, 60.0) for value in distances]))
+        return {
+            "sampling": dataclasses.asdict(config),
+            "forwards": self.forwards(config),
+            "seconds": seconds,
+            "scores": scores,
+        }
+
+    def forwards(self, config: SamplingConfig) -> int:
+        """Passes of one image through the blocks."""
+        schedule, (low, high) = self.sampler.schedule, config.interval
+        times = spaced(config.spacing, config.steps, schedule)
+        branches = [2 if low <= t / schedule.steps <= high else 1 for t in times]
+        angles = torch.rad2deg(angles_of(schedule))[times].tolist()
+        computed = computed_steps(angles, branches, config.cache)
+        return sum(count for count, due in zip(branches, computed, strict=True) if due)
 
 
 def edges(image: ImageArray) -> float:
@@ -108,15 +134,18 @@ def edges(image: ImageArray) -> float:
 
 def table(records: Sequence[dict[str, Any]]) -> str:
     """A Markdown table with one row per record."""
-    names = list(records[0]["scores"])
+    names = list(dict.fromkeys(name for record in records for name in record["scores"]))
     rows = []
     for record in records:
         config = record["sampling"]
         low, high = config["interval"]
         guided = "all" if (low, high) == (0.0, 1.0) else f"{low} to {high}"
-        scores = ["" if (v := record["scores"][n]) is None else f"{v:.4g}" for n in names]
-        rows.append([config["solver"], config["spacing"], str(config["steps"]), guided, *scores])
-    return Table("", ["solver", "timesteps", "steps", "guided", *names], rows).markdown()
+        scores = ["" if (v := record["scores"].get(n)) is None else f"{v:.4g}" for n in names]
+        work = [f"{config['cache']:g}", str(record["forwards"]), f"{record['seconds']:.1f}"]
+        settings = [config["solver"], config["spacing"], str(config["steps"]), guided]
+        rows.append([*settings, *work, *scores])
+    header = ["solver", "timesteps", "steps", "guided", "cache", "forwards", "seconds", *names]
+    return Table("", header, rows).markdown()
 
 
 def plot(records: Sequence[dict[str, Any]], measure: str, title: str) -> str:
@@ -124,7 +153,7 @@ def plot(records: Sequence[dict[str, Any]], measure: str, title: str) -> str:
     lines: dict[str, list[tuple[float, float]]] = {}
     for record in records:
         config = record["sampling"]
-        if tuple(config["interval"]) == (0.0, 1.0):
+        if tuple(config["interval"]) == (0.0, 1.0) and not config["cache"]:
             name = f"{config['solver']}, {config['spacing']}"
             lines.setdefault(name, []).append((config["steps"], record["scores"][measure]))
     return line_chart([Line(n, sorted(p)) for n, p in lines.items()], "steps", "", title)
@@ -143,6 +172,7 @@ def main(arguments: list[str] | None = None) -> None:
         action="append",
         help="guide only this part of the trajectory, as 0.1:0.8; again for several [all of it]",
     )
+    parser.add_argument("--cache", type=float, nargs="+", default=[0.0], help="degrees; 0: off")
     parser.add_argument("--guidance", type=float)
     parser.add_argument("--limit", type=int, help="number of pairs [all]")
     parser.add_argument("--name", default="solvers", help="name of the files")
@@ -151,12 +181,13 @@ def main(arguments: list[str] | None = None) -> None:
     experiment = Experiment(args.data, args.model, args.limit)
     intervals = [tuple(map(float, part.split(":"))) for part in args.interval or ["0:1"]]
     records = []
-    for interval, solver, spacing, steps in itertools.product(
-        intervals, args.solver, args.spacing, args.steps
+    for interval, solver, spacing, steps, cache in itertools.product(
+        intervals, args.solver, args.spacing, args.steps, args.cache
     ):
         config = experiment.sampler.sampling_config(
-            steps=steps, solver=solver, spacing=spacing, interval=interval, guidance=args.guidance
-        )
+            steps=steps, solver=solver, spacing=spacing, interval=interval, cache=cache,
+            guidance=args.guidance,
+        )  # fmt: skip
         records.append(experiment.measure(config))
         print(records[-1], flush=True)
     args.out.mkdir(parents=True, exist_ok=True)

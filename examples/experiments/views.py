@@ -116,7 +116,7 @@ class Experiment:
     def averaged(self, noise: Tensor, conditions: Conditions, config: SamplingConfig) -> Tensor:
         """As ``Sampler.latents``, but averaging the predictions from each view."""
         sampler, settings = self.sampler, dataclasses.asdict(config)
-        del settings["seed"]
+        del settings["seed"], settings["cache"]
         with torch.no_grad():
             views = sampler.encoded(conditions)
         model = Averaged(sampler.model, *views)

@@ -74,6 +74,9 @@ def test_every_implementation_does_its_work(found: dict[str, Implementation]) ->
         ("pruned", 2 * 2 * 3, 2),
         ("attention", 2 * 2 * 3, 2),
         (LAST, 2 * 2 * 3, 2),
+        ("20 steps", 2 * 2 * 3, 2),
+        ("guidance distilled", 2 * 3, 2),
+        ("4 steps distilled", 2 * 3, 2),
         (f"{LAST}, D-CFG", 2 * 3 * 3, 2 * 2),
     ):
         seen.clear()
@@ -84,7 +87,7 @@ def test_every_implementation_does_its_work(found: dict[str, Implementation]) ->
         for handle in handles:
             handle.remove()
         assert seen == {"block": block, "canet": canet}, name
-        assert impl.branches == (3 if "D-CFG" in name else 2)
+        assert impl.branches == (3 if "D-CFG" in name else 1 if "distilled" in name else 2)
 
 
 @pytest.mark.skipif(not ONEDNN, reason="this torch has no oneDNN")
@@ -95,7 +98,10 @@ def test_products_by_onednn_have_a_row_of_their_own(found: dict[str, Implementat
             impl.generate(impl.setup(), 1)
         return any("_linear_pointwise" in event.key for event in seen.key_averages())
 
-    assert [name for name in found if uses_onednn(name)] == ["oneDNN", "20 steps", "oneDNN, D-CFG"]
+    assert [name for name in found if uses_onednn(name)] == [
+        "oneDNN", "20 steps", "cache", "guidance distilled", "4 steps distilled", "tiny decoder",
+        "oneDNN, D-CFG",
+    ]  # fmt: skip
 
 
 def test_implementations_of_one_precision_share_their_weights() -> None:
@@ -130,6 +136,7 @@ def test_the_gains_in_flop() -> None:
     assert counted["published"] == pytest.approx(49.3, rel=0.01)
     assert counted["pruned"] == pytest.approx(24.2, rel=0.01)
     assert counted["attention"] == pytest.approx(24.2, rel=0.01)
+    assert counted["guidance distilled"] == pytest.approx(24.2 / 2, rel=0.01)
     assert counted["published, D-CFG"] == pytest.approx(1.5 * 49.3, rel=0.01)
     assert counted[LAST] == counted["attention"]
     assert counted[f"{LAST}, D-CFG"] == pytest.approx(1.5 * 24.2, rel=0.01)
@@ -168,6 +175,22 @@ def test_the_time_of_a_row_is_the_sum_of_its_parts() -> None:
     assert alone.low <= steps[0] / steps[1] <= alone.high
     assert "base" not in few.speedup  # the row it adds to was not measured
     assert "PIDM-style" not in pidm.speedup
+
+
+def test_steps_that_differ_are_timed_as_a_whole(found: dict[str, Implementation]) -> None:
+    names = ("20 steps", "cache", "4 steps distilled", "tiny decoder")
+    assert [found[name].timed(1) for name in names] == [1, 20, 4, 4]
+
+    def work(name: str) -> float:
+        impl = found[name]
+        state = impl.setup()
+        return flops(lambda: impl.generate(state, impl.steps))
+
+    # 12 of the 20 steps of the linear schedule are 4 degrees apart; a branch of four is 1 / 10
+    assert work("cache") / work("20 steps") == pytest.approx(12 / 20, abs=0.02)
+    assert work("4 steps distilled") / work("20 steps") == pytest.approx(1 / 10, abs=0.01)
+    decoders = [flops(sampling._decoding(TINY, found[name])) for name in names[2:]]
+    assert decoders[1] < decoders[0]
 
 
 def test_nothing_is_timed_if_implementations_differ(monkeypatch: pytest.MonkeyPatch) -> None:

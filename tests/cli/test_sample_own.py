@@ -399,6 +399,8 @@ def test_several_views_and_a_missing_openpose(toy: Path, tmp_path: Path, capsys:
         (["--interval", "0.5"], 2, "LOW:HIGH"),
         (["--interval", "5:1"], 2, "0 <= LOW < HIGH <= 1"),
         (["--solver", "euler"], 2, "euler"),
+        (["--cache", "90"], 2, "cache lies between 0 (off) and 15 degrees, not 90"),
+        (["--cache", "-1"], 2, "--cache"),
         (["--max-memory", "1KB"], 1, "raise --max-memory"),
         (["--max-memory", "lots"], 2, "not an amount of memory"),
         (["--batch-size", "0"], 2, "at least 1"),

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.sampling.record import RECORD, read_record, write_record
+from xmdpt_cli.sampling.record import RECORD, differences, read_record, write_record
 
-SOUND = {
+SOUND: dict[str, Any] = {
     "sampling": {"steps": 20, "guidance": 2.0, "solver": "unipc", "interval": [0.0, 1.0]},
     "complete": ["a.png"],
     "trained_steps": None,
@@ -21,6 +21,13 @@ SOUND = {
 def test_a_record_is_read_back(tmp_path: Path) -> None:
     write_record(tmp_path, SOUND)
     assert read_record(tmp_path) == SOUND
+
+
+def test_records_of_earlier_versions_are_without_a_cache() -> None:
+    now = {"sampling": {**SOUND["sampling"], "cache": 0.0}}
+    assert differences(SOUND, now) == []
+    now["sampling"]["cache"] = 4.0
+    assert differences(SOUND, now) == ["cache (there 0.0, now 4.0)"]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,18 +17,27 @@ from torch import Tensor, nn
 
 from xmdpt_cli.bench.baselines import BASELINES, BRANCHES, Baseline, disentangled, sample_dcfg
 from xmdpt_cli.bench.published import PublishedXMDPT
-from xmdpt_cli.bench.random_networks import Inputs, random_xmdpt, sd_vae, taesd
+from xmdpt_cli.bench.random_networks import (
+    FEW,
+    STUDENT,
+    Inputs,
+    random_xmdpt,
+    sd_vae,
+    taesd,
+)
 from xmdpt_cli.bench.timing import precision
-from xmdpt_cli.diffusion import Guided, sample
-from xmdpt_cli.diffusion.guidance import Denoise
+from xmdpt_cli.diffusion import Guided, Schedule, sample
+from xmdpt_cli.diffusion.guidance import Denoise, GuidedModel
+from xmdpt_cli.diffusion.solvers import POLICY
 from xmdpt_cli.model import XMDPT, kernels, parameter_counts
+from xmdpt_cli.model.cache import Cached
 from xmdpt_cli.model.fast import compile_sampling
 from xmdpt_cli.training.config import TrainConfig
 
 STEPS = 50  # the paper's table
-FEW = 4  # of a distilled model
 GUIDANCE, POWER = 2.0, 0.01  # paper sec. 4.1
 SCALES = 2.0, 2.0  # of D-CFG; speed does not depend on them
+CACHE = 4.0  # degrees (docs/faster-sampling.md)
 
 #: what decodes latents: (device, dtype, divisor of its widths) -> a network of diffusers
 DECODERS: dict[str, Callable[..., Any]] = {"decode": sd_vae, "tiny decoder": taesd}
@@ -50,6 +60,7 @@ class Implementation:
     branches: int  # forwards of a step
     steps: int = STEPS  # of an image
     decoder: str = "decode"  # a key of ``DECODERS``
+    whole: bool = False  # its steps differ: all are timed
     same: str = ""  # implementations of a model with an equal value give the same result
     gain: str = ""  # what it adds to ``base``, the name of another implementation of this model
     base: str = ""
@@ -60,9 +71,8 @@ class Implementation:
         return f"{self.model} / {self.name}"
 
     def timed(self, measured_steps: int) -> int:
-        """The number of steps that are timed: of a few steps all, which start and end with work of
-        their own."""
-        return self.steps if self.steps <= FEW else min(measured_steps, self.steps)
+        """The number of steps that are timed."""
+        return self.steps if self.whole else min(measured_steps, self.steps)
 
 
 @dataclass(frozen=True)
@@ -123,7 +133,9 @@ def xmdpt_implementations(size: str, setting: Setting) -> Iterator[Implementatio
     - attention: fused, biases computed once, timesteps and adaLN before the loop, one batch;
     - oneDNN: for products with weights, where it is the faster library (see ``model.kernels``);
     - compile: torch.compile;
-    - solver: the default few steps; precision: fp32 instead of bf16, or the reverse;
+    - solver: the default few steps, and with a cache across steps;
+    - a distilled model: one branch, then few steps, then a tiny decoder;
+    - precision: fp32 instead of bf16, or the reverse;
     - and the fastest implementation under D-CFG.
     """
     model = _model(size, setting, setting.dtype)
@@ -134,15 +146,16 @@ def xmdpt_implementations(size: str, setting: Setting) -> Iterator[Implementatio
 
     def implementation(
         name: str, network: nn.Module, how: tuple[Setup, Generate], gain: str = "", base: str = "",
-        *, dtype: torch.dtype = setting.dtype, same: str = "cfg", steps: int = STEPS,
+        *, dtype: torch.dtype = setting.dtype, branches: int = 2, same: str = "cfg",
+        steps: int = STEPS, **more: Any,
     ) -> Implementation:  # fmt: skip
         return Implementation(
-            f"X-MDPT-{size}", name, network, *how, dtype, BRANCHES if same == "dcfg" else 2, steps,
-            same=same, gain=gain, base=base, parameters=(counts["training"], counts["inference"]),
+            f"X-MDPT-{size}", name, network, *how, dtype, branches, steps, same=same, gain=gain,
+            base=base, parameters=(counts["training"], counts["inference"]), **more,
         )  # fmt: skip
 
     dcfg = published_dcfg(as_published, inputs)
-    yield implementation("published, D-CFG", as_published, dcfg, same="dcfg")
+    yield implementation("published, D-CFG", as_published, dcfg, same="dcfg", branches=BRANCHES)
     cfg = published(as_published, inputs)
     yield implementation("published", as_published, cfg, "guidance", "published, D-CFG")
     how = pruned(as_published, inputs)
@@ -161,8 +174,25 @@ def xmdpt_implementations(size: str, setting: Setting) -> Iterator[Implementatio
         yield implementation("compiled", best, fast(best, inputs), "compile", name)
         name = "compiled"
     config = TrainConfig()
-    few, how = config.sampling_steps, fast(best, inputs, config.sampling_solver)
-    yield implementation(f"{few} steps", best, how, "solver", name, same="", steps=few)
+    few, solver = config.sampling_steps, config.sampling_solver
+    default = f"{few} steps"
+    how = fast(best, inputs, solver)
+    yield implementation(default, best, how, "solver", name, same="", steps=few)
+    how = fast(best, inputs, solver, Cached(best, Schedule(), CACHE))
+    yield implementation("cache", best, how, "cache", default, same="", steps=few, whole=True)
+    student = _twin(model, size, setting, **STUDENT)
+    kernels.prepare(student)
+    if setting.compiled:
+        compile_sampling(student)
+    how = fast(student, inputs, solver)
+    yield implementation(
+        "guidance distilled", student, how, "guidance", default, same="", steps=few, branches=1
+    )
+    how = fast(student, inputs, POLICY)
+    distilled = partial(implementation, same="", steps=FEW, branches=1, whole=True)
+    name_few = f"{FEW} steps distilled"
+    yield distilled(name_few, student, how, "steps", "guidance distilled")
+    yield distilled("tiny decoder", student, how, "decoder", name_few, decoder="tiny decoder")
     other = torch.float32 if setting.dtype == torch.bfloat16 else torch.bfloat16
     rounded = _model(size, setting, setting.dtype).to(other)
     kernels.prepare(rounded)
@@ -171,7 +201,9 @@ def xmdpt_implementations(size: str, setting: Setting) -> Iterator[Implementatio
     how = fast(rounded, inputs.to(setting.device, other))
     yield implementation(precision(other), rounded, how, "precision", name, dtype=other, same="")
     how = fast_dcfg(best, inputs)
-    yield implementation(f"{name}, D-CFG", best, how, "guidance", name, same="dcfg")
+    yield implementation(
+        f"{name}, D-CFG", best, how, "guidance", name, same="dcfg", branches=BRANCHES
+    )
 
 
 def published(net: PublishedXMDPT, inputs: Inputs) -> tuple[Setup, Generate]:
@@ -211,11 +243,13 @@ def pruned(net: PublishedXMDPT, inputs: Inputs) -> tuple[Setup, Generate]:
     return _condition(net.model, inputs), _one_by_one(run, inputs)
 
 
-def fast(model: XMDPT, inputs: Inputs, solver: str = "ddim") -> tuple[Setup, Generate]:
-    """As ``xmdpt sample`` computes it (``model.fast``)."""
+def fast(
+    model: XMDPT, inputs: Inputs, solver: str = "ddim", guided: GuidedModel | None = None
+) -> tuple[Setup, Generate]:
+    """As ``xmdpt sample`` computes it (``model.fast``), in steps of ``guided`` if that is given."""
 
     def generate(condition: Tensor, steps: int) -> Tensor:
-        return sample(model, inputs.noise, condition, steps, GUIDANCE, POWER, solver)
+        return sample(guided or model, inputs.noise, condition, steps, GUIDANCE, POWER, solver)
 
     return _condition(model, inputs), generate
 
@@ -281,9 +315,15 @@ def _model(size: str, setting: Setting, dtype: torch.dtype) -> XMDPT:
     return model.eval().requires_grad_(False).to(setting.device, dtype)
 
 
-def _twin(model: XMDPT, size: str, setting: Setting) -> XMDPT:
-    """Another model with the same weights in the same memory."""
+def _twin(model: XMDPT, size: str, setting: Setting, **settings: Any) -> XMDPT:
+    """Another model with the same weights in the same memory; random ones where ``settings`` add
+    some."""
     with torch.device("meta"):
-        twin = XMDPT.from_size(size, latent_size=setting.pixels // 8)
-    twin.load_state_dict(model.state_dict(), assign=True)
+        twin = XMDPT.from_size(size, latent_size=setting.pixels // 8, **settings)
+    weights = model.state_dict()
+    shared = {
+        name: weights[name] if name in weights else 0.02 * torch.randn(meta.shape).to(setting.dtype)
+        for name, meta in twin.state_dict().items()
+    }
+    twin.load_state_dict(shared, assign=True)
     return twin.eval().requires_grad_(False).to(setting.device)

@@ -17,14 +17,13 @@ from torch import Tensor
 from xmdpt_cli.bench.flops import flops
 from xmdpt_cli.bench.machine import Machine
 from xmdpt_cli.bench.measure import time_calls
-from xmdpt_cli.bench.random_networks import Inputs, random_dino, random_sampler, sd_vae
+from xmdpt_cli.bench.random_networks import Inputs, random_dino, random_sampler, random_vae
 from xmdpt_cli.bench.report import Report, Row
 from xmdpt_cli.bench.timing import precision
 from xmdpt_cli.diffusion import start_noise
 from xmdpt_cli.encoders.bundle import pose_tokens_of
+from xmdpt_cli.encoders.decoder import Decoder
 from xmdpt_cli.encoders.dino import Dino
-from xmdpt_cli.encoders.vae import VAE
-from xmdpt_cli.encoders.weights import Origin
 from xmdpt_cli.images import ImageArray, fast_png_bytes, unsquash
 from xmdpt_cli.pose.drawing import draw_pose
 from xmdpt_cli.pose.keypoints import Keypoints
@@ -50,7 +49,7 @@ class Pipeline:
     dino: Dino  # of the pose
     sampler: Sampler
     config: SamplingConfig
-    decoder: VAE
+    decoder: Decoder
     conditions: Conditions  # with the person's encoded source
     noise: Tensor  # (1, C, h, w)
 
@@ -143,7 +142,7 @@ def _random_pipeline(size: str, device: torch.device, dtype: torch.dtype, pixels
     dino = random_dino("thin" if tiny else "base", device)
     if device.type == "cuda":  # as in ``LazyEncoders``
         dino.autocast = torch.bfloat16
-    decoder = VAE(sd_vae(device, narrow=4 if tiny else 1), Origin("local", "random weights"))
+    decoder = random_vae(device, narrow=4 if tiny else 1)
     decoder.decode_dtype = dtype
     inputs = Inputs.random(sampler.model, 1)
     conditions = Conditions(inputs.pose, inputs.source[None], inputs.latents[None])

@@ -9,19 +9,27 @@ import torch
 from torch import Tensor, nn
 
 from xmdpt_cli.diffusion import Schedule
+from xmdpt_cli.diffusion.solvers import POLICY
 from xmdpt_cli.model import XMDPT, kernels
 from xmdpt_cli.model.checkpoint import published_metadata
 
 if TYPE_CHECKING:  # importing them loads transformers
     from xmdpt_cli.encoders.dino import Dino
+    from xmdpt_cli.encoders.tiny_decoder import TinyDecoder
+    from xmdpt_cli.encoders.vae import VAE
     from xmdpt_cli.sampling.sampler import Sampler
 
 
-def random_xmdpt(size: str, pixels: int) -> XMDPT:
+#: a distilled model has the guidance scale as an input and no MIPNet
+STUDENT: dict[str, Any] = {"predictor": "none", "guidance_embed": True}
+FEW = 4  # steps of the distilled model of ``random_student``
+
+
+def random_xmdpt(size: str, pixels: int, **settings: Any) -> XMDPT:
     """X-MDPT of ``size`` in float32 on the CPU, without zero weights: with the initial values of
-    adaLN-Zero the blocks would have no effect."""
+    adaLN-Zero the blocks would have no effect. ``settings``: as in ``XMDPT``."""
     torch.manual_seed(0)
-    model = XMDPT.from_size(size, latent_size=pixels // 8)
+    model = XMDPT.from_size(size, latent_size=pixels // 8, **settings)
     randomise(model)
     return model
 
@@ -112,21 +120,52 @@ def sd_vae(device: torch.device | str, dtype: torch.dtype = torch.float32, narro
 
 def taesd(device: torch.device | str, dtype: torch.dtype = torch.float32, narrow: int = 1) -> Any:
     """A tiny decoder shaped like madebyollin/taesd (f = 8, 4 channels), widths over ``narrow``."""
-    from diffusers import AutoencoderTiny
+    from xmdpt_cli.encoders.tiny_decoder import WIDTH, tiny_network
 
-    widths = (64 // narrow,) * 4
-    network = AutoencoderTiny(
-        encoder_block_out_channels=widths, decoder_block_out_channels=widths, latent_channels=4
-    )
-    return nn.Module.to(network.eval().requires_grad_(False), device, dtype)
+    network = tiny_network(4, 8, WIDTH // narrow).eval().requires_grad_(False)
+    return nn.Module.to(network, device, dtype)
+
+
+def random_vae(device: torch.device, narrow: int = 1) -> VAE:
+    """``sd_vae`` as ``xmdpt sample`` uses it, in float32."""
+    from xmdpt_cli.encoders.vae import VAE
+    from xmdpt_cli.encoders.weights import Origin
+
+    torch.manual_seed(0)
+    return VAE(sd_vae(device, narrow=narrow), Origin("local", "random weights"))
+
+
+def random_tiny_decoder(device: torch.device, narrow: int = 1) -> TinyDecoder:
+    """``taesd`` as ``xmdpt sample`` uses it, in float32."""
+    from xmdpt_cli.encoders.tiny_decoder import TinyDecoder
+    from xmdpt_cli.encoders.weights import Origin
+
+    latents: Any = {"scale": 0.18215}  # of sd-vae-ft-mse; nothing else of its record is read
+    origin = Origin("local", "random weights")
+    return TinyDecoder(taesd(device, narrow=narrow), origin, latents, None)
 
 
 def random_sampler(size: str, pixels: int, device: torch.device, dtype: torch.dtype) -> Sampler:
     """A sampler as ``Sampler.load`` returns, with ``random_xmdpt``."""
+    model = random_xmdpt(size, pixels)
+    return _sampler(model, published_metadata(model, pixels), device, dtype)
+
+
+def random_student(size: str, pixels: int, device: torch.device, dtype: torch.dtype) -> Sampler:
+    """``random_sampler`` of a model that was distilled to ``FEW`` steps."""
+    model = random_xmdpt(size, pixels, **STUDENT)
+    metadata = published_metadata(model, pixels)
+    sampling = {**metadata["sampling"], "steps": FEW, "solver": POLICY}
+    distilled = {"stage": "steps", "steps": FEW, "guidance": [2.0, 2.0], "power": sampling["power"]}
+    of_student = {"prediction": "v", "sampling": sampling, "distilled": distilled}
+    return _sampler(model, {**metadata, **of_student}, device, dtype)
+
+
+def _sampler(
+    model: XMDPT, metadata: dict[str, Any], device: torch.device, dtype: torch.dtype
+) -> Sampler:
     from xmdpt_cli.sampling.sampler import Sampler
 
-    model = random_xmdpt(size, pixels)
-    metadata = published_metadata(model, pixels)
     model.to(device, dtype)
     kernels.prepare(model)
     return Sampler(model, Schedule(metadata["schedule"], metadata["prediction"]), metadata)

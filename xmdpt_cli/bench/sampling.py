@@ -66,7 +66,8 @@ def measure_sampling(
             generate, count = partial(impl.generate, states[impl.key]), impl.timed(measured_steps)
             calls[once], flop[once] = impl.setup, flops(impl.setup)
             calls[steps] = partial(generate, count)
-            flop[steps] = count * flops(partial(generate, 1))
+            once_each = count if impl.whole else 1  # steps that differ are counted together
+            flop[steps] = count / once_each * flops(partial(generate, once_each))
         for impl in impls:
             name = _decode_name(impl)
             if name and name not in calls:

@@ -16,7 +16,7 @@ from xmdpt_cli.cli.workspace_defaults import choose_for_sampling
         "Pairs of a dataset": "data split limit shard",
         "Your own images": "source pose pairs source-keypoints pose-size fit pose-fit person "
         "pose-person min-score empty-frames num-images square animate fps",
-        "Sampling": "steps solver guidance power interval paper seed",
+        "Sampling": "steps solver guidance power interval cache paper seed",
         "Speed and memory": "batch-size max-memory precision compile",
     }
 )

@@ -146,6 +146,14 @@ class SampleOptions:
     interval: Annotated[
         str | None, typer.Option(help="Range LOW:HIGH of t/1000 in which guidance is used [0:1].")
     ] = None
+    cache: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Compute the transformer blocks only where the noise level has changed by this "
+            "angle in degrees, 4 for example; 0: in every step [0].",
+        ),
+    ] = None
     paper: Annotated[
         bool,
         typer.Option(
@@ -226,7 +234,7 @@ class SampleOptions:
         if mode == "--source" and not self.pose:
             raise ConfigError("--source needs --pose", "give keypoints, or an image of a pose")
         if self.paper:
-            for name in ("steps", "solver", "guidance", "interval"):
+            for name in ("steps", "solver", "guidance", "interval", "cache"):
                 if getattr(self, name) is not None:
                     raise ConfigError(f"--{name} cannot be combined with --paper, which sets it")
         if self.batch_size != "auto" and not self.batch_size.isdigit():
@@ -238,12 +246,12 @@ class SampleOptions:
         """Arguments of ``Sampler.sampling_config``; None where the model's own setting is used."""
         chosen: dict[str, Any] = {
             "steps": self.steps, "solver": self.solver, "guidance": self.guidance,
-            "power": self.power, "seed": self.seed,
+            "power": self.power, "seed": self.seed, "cache": self.cache,
         }  # fmt: skip
         if self.paper:
             from xmdpt_cli.sampling.sampler import PAPER
 
-            for name in ("steps", "solver", "guidance", "interval"):
+            for name in ("steps", "solver", "guidance", "interval", "cache"):
                 chosen[name] = getattr(PAPER, name)
             chosen["power"] = self.power or PAPER.power
         elif self.interval is not None:

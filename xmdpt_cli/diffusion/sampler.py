@@ -90,7 +90,8 @@ def sample(
     x = before = noise
     earlier: list[Tensor] = []
     for i, step in enumerate(todo):
-        out, second = denoise(x, i).to(x.dtype).chunk(2, dim=1)
+        found = denoise(x, i).to(x.dtype)  # (N, 2C, h, w); (N, C, h, w) of other networks
+        out, second = found[:, : x.shape[1]], found[:, x.shape[1] :]
         clean = schedule.clean(x, out, step.alpha, step.sigma)
         if step.correct:
             x = _weighted(step.correct, [before, clean, *earlier])

@@ -270,15 +270,17 @@ class Denoiser:
         modulations = self._modulations_of(i)  # (N + 1, (6 depth + 2) D)
         n, scale, latents = len(x), self.cfg_scales[i], x.to(self._c.dtype)
         if scale == 1.0:
-            tokens = self.tokens or (None, None)
-            return self.predict(self.net, latents, modulations[:n], self._bias, *tokens).to(x.dtype)
+            return self._predict(i, latents, modulations[:n], self.tokens).to(x.dtype)
         modulations = torch.cat([modulations[:n], modulations[n:].expand(n, -1)])
-        tokens = self._both or (None, None)
-        out = self.predict(
-            self.net, torch.cat([latents, latents]), modulations, self._bias, *tokens
-        )
+        out = self._predict(i, torch.cat([latents, latents]), modulations, self._both)
         conditional, unconditional = out.to(x.dtype).chunk(2)
         return classifier_free_guidance(conditional, unconditional, scale)
+
+    def _predict(
+        self, i: int, latents: Tensor, modulations: Tensor, tokens: TokenConditions | None
+    ) -> Tensor:
+        """The network at step i for the rows of one or both branches; ``cache.py`` replaces it."""
+        return self.predict(self.net, latents, modulations, self._bias, *(tokens or (None, None)))
 
     def _modulations_of(self, i: int) -> Tensor:
         if i not in self._steps:
@@ -302,26 +304,57 @@ def predict(
     kv: Tensor | None = None,  # (B, S, depth * 2D)
 ) -> Tensor:
     """The unmasked pass from all that does not depend on the noisy latents: (B, 2C, h, w)."""
-    x = net.embed(latents)  # (B, T, D)
-    x = x_embedded = x if pose is None else x + pose
-    *block_modulations, output_modulation = modulations.split(
-        [6 * x.shape[2]] * len(net.blocks) + [2 * x.shape[2]], dim=1
-    )
-    skips: list[Tensor] = []
+    x = embed(net, latents, pose)
+    return output(net, blocks(net, x, modulations, bias, kv), modulations)
+
+
+def predict_residual(
+    net: TDNet,
+    latents: Tensor,
+    modulations: Tensor,
+    bias: Tensor,
+    pose: Tensor | None = None,
+    kv: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """``predict``, and what the blocks add to the embedded latents: (B, T, D), for ``cache.py``."""
+    x = embed(net, latents, pose)
+    hidden = blocks(net, x, modulations, bias, kv)
+    return output(net, hidden, modulations), hidden - x
+
+
+def embed(net: TDNet, latents: Tensor, pose: Tensor | None) -> Tensor:
+    """(B, C, h, w) -> (B, T, D)."""
+    x = net.embed(latents)
+    return x if pose is None else x + pose
+
+
+def blocks(
+    net: TDNet, x_embedded: Tensor, modulations: Tensor, bias: Tensor, kv: Tensor | None
+) -> Tensor:
+    """All blocks: (B, T, D) -> (B, T, D)."""
+    x, skips = x_embedded, list[Tensor]()
     for i, block in enumerate(net.blocks):
         if i == net.encoder_depth:
             x = x + net.decoder_pos_embed
         skip = None
         if block.skip_linear is not None:
             skip = skips.pop() if i < net.encoder_depth else x_embedded
-        x = block.modulated(x, block_modulations[i], bias[i], net.block_kv(kv, i), skip)
+        width = 6 * x.shape[2]
+        modulation = modulations[:, i * width : (i + 1) * width]
+        x = block.modulated(x, modulation, bias[i], net.block_kv(kv, i), skip)
         if net.backbone == "mdtv2" and skip is None:
             skips.append(x)
-    return net.unpatchify(net.final_layer.modulated(x, output_modulation))
+    return x
+
+
+def output(net: TDNet, x: Tensor, modulations: Tensor) -> Tensor:
+    """The output layer: (B, T, D) -> (B, 2C, h, w)."""
+    return net.unpatchify(net.final_layer.modulated(x, modulations[:, -2 * x.shape[2] :]))
 
 
 def compile_sampling(model: XMDPT) -> None:
     """``Denoiser`` uses torch.compile from now on, with one compilation per batch size; on a GPU
     its steps become CUDA graphs."""
-    cuda = next(model.parameters()).is_cuda
-    model.predict = torch.compile(predict, dynamic=False, mode="reduce-overhead" if cuda else None)
+    mode = "reduce-overhead" if next(model.parameters()).is_cuda else None
+    model.predict = torch.compile(predict, dynamic=False, mode=mode)
+    model.predict_residual = torch.compile(predict_residual, dynamic=False, mode=mode)

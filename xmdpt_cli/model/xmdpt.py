@@ -43,7 +43,7 @@ from xmdpt_cli.model.extensions import (
     TokenConditions,
     repa_projector,
 )
-from xmdpt_cli.model.fast import Denoiser, predict
+from xmdpt_cli.model.fast import Denoiser, predict, predict_residual
 from xmdpt_cli.model.layers import (
     Block,
     FinalLayer,
@@ -296,7 +296,8 @@ class XMDPT(
         if conditioning == "tokens":
             self.tokens = TokenConditioner(width, depth, latent_channels, patch, vae_factor * patch)
         self.guidance_embed = GuidanceEmbedder(width) if guidance_embed else None
-        self.predict = predict  # of sampling; fast.compile_sampling replaces it
+        # of sampling; fast.compile_sampling replaces them
+        self.predict, self.predict_residual = predict, predict_residual
         initialise(self)
         self.repa_projector = repa_projector(width, repa_width) if repa_width else None
 

@@ -132,6 +132,7 @@ class XMDPTPipeline:
         guidance: float | None = None,
         power: float | None = None,
         solver: str | None = None,
+        cache: float | None = None,
         seed: int = 0,
         generator: torch.Generator | None = None,
         num_images: int = 1,
@@ -155,6 +156,7 @@ class XMDPTPipeline:
         beside the source, or OpenPose. ``fit`` to ``pose_person`` and
         ``pose_size`` to ``empty_frames``: see ``InputOptions``. ``steps`` to
         ``solver``: None is the model's; the paper's: 50, 2.0, 0.01, "ddim".
+        ``cache``: degrees of ``SamplingConfig``; 4 is 1.8 times faster.
         Returns RGB images in pose order, ``resolution`` high and 176/256 as
         wide; ``square`` keeps the model's shape. An image depends only on its
         inputs and ``seed`` (or ``generator``, which is read in order);
@@ -169,7 +171,7 @@ class XMDPTPipeline:
             poses = read_poses(self, pose, options, views[0].size)
         self.last_notes = notes_of(views, poses)
         config = self.sampling_config(
-            steps=steps, guidance=guidance, power=power, solver=solver, seed=seed
+            steps=steps, guidance=guidance, power=power, solver=solver, cache=cache, seed=seed
         )
         requests = pose_requests(views, poses, num_images, seed)
         if generator is not None:

@@ -36,6 +36,7 @@ class SamplingRecord(TypedDict):
     solver: NotRequired[str]
     spacing: NotRequired[str]
     interval: NotRequired[Annotated[list[float], Len(2, 2)]]
+    cache: NotRequired[float]
 
 
 class SamplesRecord(TypedDict):
@@ -107,4 +108,6 @@ def refuse_others(what: Path, before: Mapping[str, Any], now: Mapping[str, Any])
 
 def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
     settings = {key: value for key, value in record.items() if key != "sampling"}
-    return {**settings, **(record.get("sampling") or {})}
+    sampling = record.get("sampling")
+    # earlier versions had no cache, and did not store that
+    return {**settings, **({"cache": 0.0, **sampling} if sampling else {})}

@@ -20,6 +20,7 @@ from xmdpt_cli.diffusion import Schedule, StepResult, sample, spacing_of
 from xmdpt_cli.encoders.decoder import Decoder
 from xmdpt_cli.errors import ConfigError, XmdptError, is_out_of_memory
 from xmdpt_cli.model import XMDPT, TokenConditions, kernels
+from xmdpt_cli.model.cache import Cached, check_cache
 from xmdpt_cli.model.checkpoint import find_model, load_model
 from xmdpt_cli.model.fast import compile_sampling
 from xmdpt_cli.sampling.conditioning import Conditions
@@ -40,6 +41,8 @@ class SamplingConfig:
         solver: "ddim", "dpmpp-2m" or "unipc".
         spacing: How the timesteps are chosen, as in ``sample``.
         interval: Range of t / 1000 in which guidance is used.
+        cache: Least change of the noise angle, in degrees, between steps in which the blocks are
+            computed (``model/cache.py``); 0: they are computed in every step.
     """
 
     steps: int
@@ -49,6 +52,7 @@ class SamplingConfig:
     solver: str = "ddim"
     spacing: str = "linspace"
     interval: tuple[float, float] = (0.0, 1.0)
+    cache: float = 0.0
 
 
 #: the paper's sampling (sec. 4.1; power 0.01 for the best SSIM and LPIPS, 1.0 for the best FID)
@@ -161,6 +165,7 @@ class Sampler:
             if not math.isfinite(getattr(config, name)):
                 raise ConfigError(f"{name} is a number, not {getattr(config, name)}")
         check_student(config, self.metadata.get("distilled"))
+        check_cache(self.model, config.cache)
         return config
 
     @torch.no_grad()
@@ -195,8 +200,9 @@ class Sampler:
         callback: Callable[[StepResult], None] | None,
     ) -> Tensor:
         vectors, tokens = self.encoded(conditions)
+        cached = Cached(self.model, self.schedule, config.cache) if config.cache else None
         return sample(
-            self.model,
+            cached or self.model,
             noise.to(self.device),
             torch.stack(vectors).mean(dim=0),
             steps=config.steps,

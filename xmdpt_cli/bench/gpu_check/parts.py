@@ -11,6 +11,7 @@ from xmdpt_cli.errors import ConfigError
 HERE = "xmdpt_cli.bench.gpu_check"
 GOLDENS, ENCODERS = f"{HERE}.goldens:goldens", f"{HERE}.encoders:encoders"
 SAMPLING, MEMORY = f"{HERE}.sampling:sampling", f"{HERE}.sampling:memory"
+FEW_STEPS = f"{HERE}.few_steps:few_steps"
 TRAINING, BATCH_AUTO = f"{HERE}.training:training", f"{HERE}.training:batch_auto"
 RESUME = f"{HERE}.resume:resume"
 
@@ -38,6 +39,9 @@ PARTS = (
     Part("sampling-S", SAMPLING, 1, 210, {"size": "S", "most_seconds": 0.06}),
     Part("sampling-B", SAMPLING, 1, 210, {"size": "B", "most_seconds": 0.12}),
     Part("sampling-L", SAMPLING, 1, 210, {"size": "L", "most_seconds": 0.32}),
+    Part("few-steps-S", FEW_STEPS, 1, 210, {"size": "S", "most_seconds": 0.015}),
+    Part("few-steps-B", FEW_STEPS, 1, 210, {"size": "B", "most_seconds": 0.025}),
+    Part("few-steps-L", FEW_STEPS, 1, 210, {"size": "L", "most_seconds": 0.06}),
     Part("sampling-S-fp32", SAMPLING, 1, 210, {"size": "S", "precision": "fp32"}),
     Part("memory-L-512", MEMORY, 1, 210, {"size": "L", "gib": 8}),
     Part("training-S", TRAINING, 2, 270, {"size": "S"}),

@@ -14,12 +14,11 @@ from torch import Tensor
 
 from xmdpt_cli.bench.gpu_check.goldens import relative
 from xmdpt_cli.bench.gpu_check.rows import Ready, Row, Setting, at_most, holds, speed
-from xmdpt_cli.bench.random_networks import Inputs, random_sampler, sd_vae
+from xmdpt_cli.bench.random_networks import Inputs, random_sampler, random_vae
 from xmdpt_cli.bench.roof import sampling_parts
 from xmdpt_cli.bench.timing import clock, synchronize
 from xmdpt_cli.diffusion import start_noise
-from xmdpt_cli.encoders.vae import VAE
-from xmdpt_cli.encoders.weights import Origin
+from xmdpt_cli.encoders.decoder import Decoder
 from xmdpt_cli.sampling.batch_size import fit_memory
 from xmdpt_cli.sampling.conditioning import Conditions
 from xmdpt_cli.sampling.sampler import PRECISIONS, Sampler, SamplingConfig
@@ -47,9 +46,11 @@ def sampling(
 
     eager, eager_other = latents(), latents(other_noise)
     bf16, name = precision == "bf16", f"{size}, {precision}"
+    cached = sampler.sampling_config(steps=setting.pick(20, 4), cache=8.0)
+    eager_cached = None if bf16 else latents(config=cached)
     if bf16:
-        exact = _in_fp32(sampler).latents(noise, conditions, paper)
-        vae = random_vae(setting)
+        exact = in_fp32(sampler).latents(noise, conditions, paper)
+        vae = random_vae(setting.where, setting.pick(1, 4))
         decoded = vae.decode(eager)
         vae.decode_dtype = torch.bfloat16
         if setting.compile:
@@ -58,9 +59,9 @@ def sampling(
     if setting.compile:
         start = time.perf_counter()
         sampler.compile(IMAGES)
-        compiled = _finished(setting, latents)
+        compiled = finished(setting, latents)
         compiled_at = time.perf_counter()
-        compiled_other = _finished(setting, partial(latents, other_noise))
+        compiled_other = finished(setting, partial(latents, other_noise))
         sampling_alone = time.perf_counter() - compiled_at
         first_call = compiled_at - start - sampling_alone
     yield Ready()
@@ -68,7 +69,7 @@ def sampling(
         note = "beside the other parts of its wave"
         yield speed(setting, f"{name}: torch.compile, first call", first_call, "s", note=note)
         if bf16:
-            yield _rounding(name, exact, eager, compiled)
+            yield rounding(name, exact, eager, compiled)
         else:
             note = "largest difference / largest value"
             error = relative(compiled, eager)
@@ -78,6 +79,9 @@ def sampling(
         yield at_most(f"{name}: compiled - eager, other noise", error, limit, note=note)
         same = torch.equal(latents(), compiled)
         yield holds(f"{name}: a later call gives the same bits", same, "same bits")
+        if eager_cached is not None:
+            error = relative(latents(config=cached), eager_cached)
+            yield at_most(f"{name}: compiled - eager, with a cache across steps", error, EXACT)
     if not bf16:
         return
     error = float(abs(vae.decode(eager).astype(int) - decoded.astype(int)).mean())
@@ -104,7 +108,7 @@ def _decoded(
     pixels: int,
     steps: int,
     latents: Callable[[], Tensor],
-    vae: VAE,
+    vae: Decoder,
     most_seconds: float | None,
 ) -> Iterator[Row]:
     """Seconds of images, decoding included, and the MFU on a GPU with a known peak."""
@@ -119,12 +123,12 @@ def _decoded(
         yield speed(setting, f"{name}, decoded, MFU", 100 * work / seconds / peak, "%", note=note)
 
 
-def _in_fp32(sampler: Sampler) -> Sampler:
+def in_fp32(sampler: Sampler) -> Sampler:
     """A sampler with the same (rounded) weights that computes in fp32."""
     return Sampler(copy.deepcopy(sampler.model).float(), sampler.schedule, sampler.metadata)
 
 
-def _rounding(name: str, exact: Tensor, eager: Tensor, compiled: Tensor) -> Row:
+def rounding(name: str, exact: Tensor, eager: Tensor, compiled: Tensor) -> Row:
     """Compiled bf16 against fp32, judged by the error of eager bf16."""
     eager_error = relative(eager, exact)
     note = f"directly {relative(compiled, eager):.2g}; eager bf16 - eager fp32: {eager_error:.2g}"
@@ -136,7 +140,8 @@ def memory(setting: Setting, size: str, gib: float) -> Iterator[Row | Ready]:
     """Large models at 512 px within ``--max-memory``: as many images at once as ``xmdpt sample``
     chooses, decoded, eager and compiled. On a CPU the memory of the whole process counts."""
     size, pixels, device = setting.size(size), setting.pick(512, 64), setting.where
-    sampler, vae = random_sampler(size, pixels, device, torch.bfloat16), random_vae(setting)
+    sampler = random_sampler(size, pixels, device, torch.bfloat16)
+    vae = random_vae(device, setting.pick(1, 4))
     count = min(fit_memory(sampler, vae, int(gib * 2**30), pixels), IMAGES)
     conditions, noise, _ = random_inputs(sampler)
     conditions, noise = conditions.rows(list(range(count))), noise[:count]
@@ -176,13 +181,6 @@ def random_inputs(sampler: Sampler) -> tuple[Conditions, Tensor, Tensor]:
     return conditions, start_noise(shape, 0, places), start_noise(shape, 1, places)
 
 
-def random_vae(setting: Setting) -> VAE:
-    """sd-vae-ft-mse's shape (narrower in a dry run) with random weights, in fp32."""
-    torch.manual_seed(0)
-    net = sd_vae(setting.where, narrow=4 if setting.small else 1)
-    return VAE(net, Origin("local", "random weights"))
-
-
 def median(setting: Setting, call: Callable[[], object]) -> float:
     """Median seconds of a call, after one that warms up."""
     timed = clock(setting.where)
@@ -190,7 +188,7 @@ def median(setting: Setting, call: Callable[[], object]) -> float:
     return statistics.median(timed(call) for _ in range(setting.pick(7, 1)))
 
 
-def _finished(setting: Setting, call: Callable[[], Tensor]) -> Tensor:
+def finished(setting: Setting, call: Callable[[], Tensor]) -> Tensor:
     found = call()
     synchronize(setting.where)
     return found
