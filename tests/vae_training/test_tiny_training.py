@@ -179,6 +179,7 @@ def test_the_published_start_is_used_for_its_latents_or_said_to_be_missing(
     made, what = start_tiny(dataset, vae, None)
     assert (made.start, made.factor) == (None, 8)
     assert "random weights (tiny decoder madebyollin/taesd is not on this machine" in what
+    assert "`hf download madebyollin/taesd --local-dir DIR`; then name its folder: --start" in what
 
 
 def test_settings_that_do_not_apply_are_refused() -> None:
