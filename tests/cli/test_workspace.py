@@ -185,6 +185,12 @@ def test_a_vae_is_used_only_for_its_own_dataset() -> None:
     assert tuned_vae("data/256") == Path("vae/256")
     assert tuned_vae("data/512") is None
     assert tuned_vae("s3://somewhere/256") is None
+    vae("tiny", ["a256"], decoder="tiny")  # not by itself: its images differ
+    assert tuned_vae("data/256") == Path("vae/256")
+    assert tuned_vae("data/256", tiny=True) is None
+    record(Path("vae-tiny/256/run.json"), {"images": ["a256"], "settings": {"decoder": "tiny"}})
+    record(Path("vae-tiny/256/xmdpt_training.json"), {})
+    assert tuned_vae("data/256", tiny=True) == Path("vae-tiny/256")
 
 
 def test_samples_of_another_step_get_another_folder() -> None:

@@ -20,6 +20,7 @@ from xmdpt_cli.distillation.config import DistillConfig
 from xmdpt_cli.distillation.distill import distill
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.images import load_image
+from xmdpt_cli.sampling.model_card import model_card
 from xmdpt_cli.sampling.sampler import Sampler
 from xmdpt_cli.training import footprint
 
@@ -115,9 +116,31 @@ def test_few_steps_in_one_command(
     assert student.model.conditioning == "tokens"
     assert run(command) == 0  # the newest model is the student, which cannot be a teacher
     assert "all 2 steps were already done" in capsys.readouterr().out
+    settings = Path("runs/wise-2-steps/config.toml")
+    settings.write_text(settings.read_text().replace("\nsteps = 2", "\nsteps = 3"))
     assert run(["status"]) == 0
-    assert "step 2 of 2, last loss" in (shown := capsys.readouterr().out)
-    assert "distilled: 2 steps" in shown
+    assert "step 2 of 3, last loss" in (text := capsys.readouterr().out)
+    assert "distilled: 2 steps" in text
+    resume = f"xmdpt distill --config {settings} --out {settings.parent}"
+    assert f"next: {resume}\n" in text
+    assert run(resume.split()[1:]) == 0
+    shown = capsys.readouterr()
+    assert "(the teacher of runs/wise-2-steps)" in shown.err
+    assert "distilled 3 steps in" in shown.out
+    assert Sampler.load("runs/wise-2-steps").metadata["distilled"]["teacher"]["name"] == "wise"
+
+
+def test_the_card_names_teacher_loss_and_evaluations(finished: Path) -> None:
+    metadata = json.loads((finished / "model/xmdpt.json").read_text())
+    text = " ".join(model_card("me/quick", metadata, {"inference": 1}).split())
+    sha = metadata["distilled"]["teacher"]["sha256"]
+    assert f"A student of the model `wise` (sha256 of its weights `{sha[:12]}`" in text
+    assert "loss `guidance`. It samples in any number of steps, each one evaluation" in text
+    assert "Distilled for 4 steps to predict v" in text
+    metadata["distilled"] |= {"stage": "steps", "steps": 4}
+    text = " ".join(model_card("me/quick", metadata, {"inference": 1}).split())
+    assert "It samples in exactly 4 steps, each one evaluation" in text
+    assert "with a guidance scale from 1 to 3" in text
 
 
 def refused(match: str, *arguments: Any, kind: type[XmdptError] = XmdptError, **more: Any) -> str:

@@ -176,7 +176,11 @@ class SampleOptions:
         typer.Option("--compile", help="Use of torch.compile; auto: on a GPU, or for many images."),
     ] = "auto"
     vae: Annotated[
-        str | None, typer.Option(help="VAE: hub id or folder [the model's or the dataset's].")
+        str | None,
+        typer.Option(
+            help="VAE or tiny decoder: hub id, folder, or tiny for that of the model or the "
+            "dataset [the VAE of the model or the dataset]."
+        ),
     ] = None
     dino_source: Annotated[
         str | None, typer.Option(help="Source DINOv2: hub id or folder [the model's].")

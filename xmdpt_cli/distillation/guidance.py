@@ -10,7 +10,7 @@ from xmdpt_cli.distillation.step import DistillStep
 
 
 class GuidanceStep(DistillStep):
-    """|| v_student(x_t, t, gamma_t) - v_teacher(x_t, t, gamma_t) ||^2, a mean over the values.
+    """w_t || v_student(x_t, t, gamma_t) - v_teacher(x_t, t, gamma_t) ||^2, a mean over the values.
 
     t is uniform, gamma is uniform in the student's range, gamma_t follows by paper eq. 6. The
     student's variance (the second half of its output) is not trained.
@@ -25,4 +25,4 @@ class GuidanceStep(DistillStep):
         x = schedule.add_noise(inputs.target, inputs.noise, t)
         target = self.teacher(x, t, scales, self.teacher.conditions(inputs))
         found, _ = self.student(x, t, scales, self.conditions(inputs))
-        return (found - target).square().flatten(1).mean(dim=1)
+        return self.weight[t] * (found - target).square().flatten(1).mean(dim=1)

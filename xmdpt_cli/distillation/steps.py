@@ -19,7 +19,7 @@ from xmdpt_cli.model import XMDPT
 
 
 class StepsStep(DistillStep):
-    """|| v_policy(x, phi) - v_teacher(x, phi) ||^2 at a point of the student's own path.
+    """w || v_policy(x, phi) - v_teacher(x, phi) ||^2 at a point of the student's own path.
 
     One of the student's steps begins at a noisy ground truth. The student predicts x_0 at both ends
     of the step; its policy leads to x at a uniform angle phi of the step, without a gradient; there
@@ -65,7 +65,7 @@ class StepsStep(DistillStep):
             target = self.teacher(x_now, t_now, scales, self.teacher.conditions(inputs))
         clean = torch.lerp(at_start, at_end, column((now - start) / (end - start)))
         found = (column(now.cos()) * x_now - clean) / column(now.sin())
-        return (found - target).square().flatten(1).mean(dim=1)
+        return self.weight[t_now] * (found - target).square().flatten(1).mean(dim=1)
 
     def _clean(self, x: Tensor, v: Tensor, t: Tensor) -> Tensor:
         """x_0 of a v prediction at timesteps (N,)."""
