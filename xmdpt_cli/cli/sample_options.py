@@ -151,7 +151,7 @@ class SampleOptions:
         typer.Option(
             min=0,
             help="Compute the transformer blocks only where the noise level has changed by this "
-            "angle in degrees, 4 for example; 0: in every step [0].",
+            "angle in degrees, 4 for example; 0: in every step; for models that predict v [0].",
         ),
     ] = None
     paper: Annotated[
