@@ -126,14 +126,21 @@ def test_latency(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     report = report_of(capsys, *command)
     rows = {row["key"]: row for row in report["rows"]}
     work = {name: row["gflop"] for name, row in rows.items() if row["gflop"] is not None}
-    parts = ["small encoders / DINOv2-B of the pose", "small encoders / VAE decoder",
-             "X-MDPT-tiny / CANet and 20 steps of unipc"]  # fmt: skip
-    whole = work.pop("X-MDPT-tiny / from pose to PNG, 20 steps of unipc")
-    assert whole == pytest.approx(sum(work[name] for name in parts))
-    assert work["X-MDPT-tiny / CANet"] < work[parts[2]]
+    for steps, decoder in (
+        ("20 steps of unipc", "VAE decoder"),
+        ("4 steps of policy", "tiny decoder"),
+    ):
+        whole = work[f"X-MDPT-tiny / pose to PNG, {steps}, {decoder}"]
+        sampled = work[f"X-MDPT-tiny / CANet, {steps}"]
+        encoders = (
+            work["small encoders / DINOv2-B of the pose"] + work[f"small encoders / {decoder}"]
+        )
+        assert whole == pytest.approx(encoders + sampled)
+        assert work["X-MDPT-tiny / CANet"] < sampled
     assert {name for name, row in rows.items() if row["gflop"] is None} == {
         "small encoders / pose image", "small encoders / PNG",
     }  # fmt: skip
+    assert list(report["rows"][-1]["speedup"]) == ["base"]
     assert "random weights" in report["notes"][0]
     assert (tmp_path / "bench-latency.md").is_file()
 

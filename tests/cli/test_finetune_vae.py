@@ -116,6 +116,23 @@ def test_from_scratch(data: Path, tmp_path: Path, capsys: Capture) -> None:
     assert "another encoder" in capsys.readouterr().err
 
 
+def test_a_tiny_decoder(data: Path, tmp_path: Path, capsys: Capture) -> None:
+    out = tmp_path / "tiny"
+    options = ["--decoder", "tiny", "--steps", 2, "--batch-size", 2, "--lpips", 0, "--limit", 2]
+    plan = result(capsys, data, out, *options, "--dry-run")
+    assert plan["trains"] == "tiny decoder"
+    assert plan["starts_from"].startswith("random weights (madebyollin/taesd decodes Stable")
+    assert plan["targets"] == "0.5 x full decoder, 0.5 x photographs"
+    assert not out.exists()
+    assert finetune(data, out, *options) == 0
+    printed = capsys.readouterr().out
+    for said in ("full decoder", "tiny decoder", "tiny against full", f"sample --vae {out}"):
+        assert said in printed
+    # it is no VAE, and says so
+    assert finetune(data, tmp_path / "no", "--vae", out, "--steps", 1) == 1
+    assert "a tiny decoder only decodes" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "code", "output"),
     [
@@ -123,6 +140,12 @@ def test_from_scratch(data: Path, tmp_path: Path, capsys: Capture) -> None:
         (["--lpips", "0.1", "--alexnet-weights", "off"], 2, "--lpips 0"),
         (["--alexnet-weights", "/no/such/file"], 1, "no weights at /no/such/file"),
         (["--vae", "/no/such/folder"], 1, "no such VAE folder"),
+        (["--decoder", "tiny", "--all-weights"], 2, "leave out one of them"),
+        (["--start", "none"], 2, "--start is an option of --decoder tiny"),
+        (["--full-share", "1"], 2, "add --decoder tiny, or leave out --full-share"),
+        (["--decoder", "tiny", "--full-share", "2"], 2, "full_share lies in [0, 1]"),
+        (["--decoder", "tiny", "--start", "/no/such"], 1, "no such tiny decoder folder"),
+        (["--decoder", "tiny", "--vae", "/no/such"], 1, "no such VAE folder"),
         (["--precision", "fp8"], 2, "'auto', 'fp32', 'bf16'"),
     ],
 )

@@ -107,6 +107,14 @@ def test_the_workflow_with_a_vae_and_two_sizes(
     assert "VAE: vae/32" in err
     report = json.loads(Path("samples/tiny/metrics.json").read_text())
     assert "vae-reconstruction" in report["rows"]
+    # a tiny decoder: where it is asked for, in a folder of its own
+    out, err = typed("xmdpt finetune-vae --decoder tiny --data data/32", capsys)
+    assert "out: vae-tiny/32" in err
+    assert "xmdpt sample --vae vae-tiny/32" in out
+    _, err = typed("xmdpt sample --vae tiny", capsys)
+    assert "vae-tiny/32 (trained on this dataset), out: samples/tiny-tiny" in err
+    _, err = typed("xmdpt evaluate --ssim --generated samples/tiny-tiny", capsys)
+    assert "VAE: vae-tiny/32 (the tiny decoder of these samples)" in err
     # another VAE: images decoded by the previous one are kept and not mixed with new ones
     monkeypatch.setenv("XMDPT_FINETUNE_VAE_STEPS", "3")
     typed("xmdpt finetune-vae --data data/32 --out vae/again", capsys)

@@ -126,6 +126,7 @@ def test_other_settings_are_refused_by_name(toy: Path, tmp_path: Path, capsys: C
         (["--vae", tmp_path / "vae"], "what differs: vae\n"),
         (["--square"], "square (there False, now True)"),
         (["--solver", "unipc"], "solver (there ddim, now unipc)"),
+        (["--cache", 4], "cache (there 0.0, now 4.0)"),
         (["--seed", 1], "hint: choose another --out"),
     ):
         more = [*other, "--num-images", 2]

@@ -122,3 +122,6 @@ def test_values_out_of_range_and_distilled_models_are_refused(model: XMDPT) -> N
             Cached(model, COSINE, degrees)
     with pytest.raises(ConfigError, match="distilled"):
         Cached(small(guidance_embed=True), COSINE, 4)
+    with pytest.raises(ConfigError, match="predicts noise"):
+        Cached(model, Schedule(), 4)
+    Cached(model, Schedule(), 0)

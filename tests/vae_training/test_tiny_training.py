@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,7 @@ def test_the_published_start_is_used_for_its_latents_or_said_to_be_missing(
     made, what = start_tiny(dataset, vae, None)
     assert (made.start, made.factor) == (None, 8)
     assert "random weights (tiny decoder madebyollin/taesd is not on this machine" in what
+    assert "`hf download madebyollin/taesd --local-dir DIR`; then name its folder: --start" in what
 
 
 def test_settings_that_do_not_apply_are_refused() -> None:
@@ -187,3 +189,15 @@ def test_settings_that_do_not_apply_are_refused() -> None:
         VaeConfig(decoder="tiny", full_share=1.5)
     assert settle(VaeConfig(), 100).full_share == 0.0
     assert settle(VaeConfig(decoder="tiny", steps=1), 100).learning_rate == 2e-3
+
+
+def test_without_test_images_there_is_no_report(data: Path, tmp_path: Path) -> None:
+    shutil.copytree(data.parent, tmp_path / "copy", ignore=shutil.ignore_patterns("trained", "raw"))
+    manifest = json.loads((tmp_path / "copy/data/dataset.json").read_text())
+    manifest["shards"] = [s for s in manifest["shards"] if s["split"] == "train"]
+    manifest["counts"]["test"] = dict.fromkeys(manifest["counts"]["test"], 0)
+    (tmp_path / "copy/data/dataset.json").write_text(json.dumps(manifest))
+    done = run(tmp_path / "copy/data", tmp_path / "out", steps=1)
+    assert (done.report, done.stats.psnr) == (None, None)
+    assert TinyDecoder.load(tmp_path / "out").latents["factor"] == 4
+    assert not (tmp_path / "out/report.json").exists()

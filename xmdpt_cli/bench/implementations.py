@@ -27,7 +27,7 @@ from xmdpt_cli.bench.random_networks import (
 )
 from xmdpt_cli.bench.timing import precision
 from xmdpt_cli.diffusion import Guided, Schedule, sample
-from xmdpt_cli.diffusion.guidance import Denoise, GuidedModel
+from xmdpt_cli.diffusion.guidance import Denoise
 from xmdpt_cli.diffusion.solvers import POLICY
 from xmdpt_cli.model import XMDPT, kernels, parameter_counts
 from xmdpt_cli.model.cache import Cached
@@ -178,7 +178,7 @@ def xmdpt_implementations(size: str, setting: Setting) -> Iterator[Implementatio
     default = f"{few} steps"
     how = fast(best, inputs, solver)
     yield implementation(default, best, how, "solver", name, same="", steps=few)
-    how = fast(best, inputs, solver, Cached(best, Schedule(), CACHE))
+    how = fast(best, inputs, solver, cache=CACHE)
     yield implementation("cache", best, how, "cache", default, same="", steps=few, whole=True)
     student = _twin(model, size, setting, **STUDENT)
     kernels.prepare(student)
@@ -244,12 +244,17 @@ def pruned(net: PublishedXMDPT, inputs: Inputs) -> tuple[Setup, Generate]:
 
 
 def fast(
-    model: XMDPT, inputs: Inputs, solver: str = "ddim", guided: GuidedModel | None = None
+    model: XMDPT, inputs: Inputs, solver: str = "ddim", cache: float = 0.0
 ) -> tuple[Setup, Generate]:
-    """As ``xmdpt sample`` computes it (``model.fast``), in steps of ``guided`` if that is given."""
+    """As ``xmdpt sample`` computes it (``model.fast``); with a ``cache`` as a model that predicts v
+    on the cosine schedule."""
+    schedule = Schedule("cosine", "v") if cache else Schedule()
+    guided = Cached(model, schedule, cache) if cache else model
 
     def generate(condition: Tensor, steps: int) -> Tensor:
-        return sample(guided or model, inputs.noise, condition, steps, GUIDANCE, POWER, solver)
+        return sample(
+            guided, inputs.noise, condition, steps, GUIDANCE, POWER, solver, schedule=schedule
+        )
 
     return _condition(model, inputs), generate
 

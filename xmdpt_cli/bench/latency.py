@@ -17,7 +17,14 @@ from torch import Tensor
 from xmdpt_cli.bench.flops import flops
 from xmdpt_cli.bench.machine import Machine
 from xmdpt_cli.bench.measure import time_calls
-from xmdpt_cli.bench.random_networks import Inputs, random_dino, random_sampler, random_vae
+from xmdpt_cli.bench.random_networks import (
+    Inputs,
+    random_dino,
+    random_sampler,
+    random_student,
+    random_tiny_decoder,
+    random_vae,
+)
 from xmdpt_cli.bench.report import Report, Row
 from xmdpt_cli.bench.timing import precision
 from xmdpt_cli.diffusion import start_noise
@@ -53,9 +60,13 @@ class Pipeline:
     conditions: Conditions  # with the person's encoded source
     noise: Tensor  # (1, C, h, w)
 
-    def pose_tokens(self, pose_image: ImageArray) -> Tensor:
-        """DINOv2's tokens of a pose image (H, W, 3): (1, L, 768)."""
-        return pose_tokens_of(self.dino, pose_image[None])
+    @classmethod
+    def of(cls, dino: Dino, sampler: Sampler, decoder: Decoder) -> Pipeline:
+        """With the sampler's default settings and a random person."""
+        inputs = Inputs.random(sampler.model, 1)
+        conditions = Conditions(inputs.pose, inputs.source[None], inputs.latents[None])
+        noise = start_noise(sampler.model.latent_shape, 0, [0])
+        return cls(dino, sampler, sampler.sampling_config(), decoder, conditions, noise)
 
     def latents(self, pose_tokens: Tensor) -> Tensor:
         """CANet and all steps: (1, L, 768) -> (1, C, h, w)."""
@@ -65,7 +76,8 @@ class Pipeline:
 
     def image(self, keypoints: Keypoints, pixels: int) -> bytes:
         """Keypoints (18, 2) in pixels -> the PNG file."""
-        latents = self.latents(self.pose_tokens(draw_pose(keypoints, pixels)))
+        pose_image = draw_pose(keypoints, pixels)
+        latents = self.latents(pose_tokens_of(self.dino, pose_image[None]))
         return png_of(self.decoder.decode(latents)[0])
 
 
@@ -93,13 +105,14 @@ def measure_latency(
     for number, size in enumerate(sizes):
         progress("build", number, len(sizes))
         for name, call in _calls(size, device, dtype, pixels, compiled):
-            calls.setdefault(name, call)  # what all sizes share is measured once
+            calls.setdefault(name, call)  # what several models share is measured once
     flop = {name: flops(call) for name, call in calls.items()}
     timed = time_calls(calls, {dtype}, device, rounds, progress)
     peak = timed.peak[f"peak {precision(dtype)}"]
     rows = [
         Row.of(name, timed.seconds[name], 1, flop=flop[name] or None, peak=peak) for name in calls
     ]
+    _compare_whole(rows)
     settings = {
         "pixels": pixels,
         "precision": precision(dtype),
@@ -111,40 +124,44 @@ def measure_latency(
     return Report("latency", title, settings, machine, rows, timed.peak_spreads(), notes)
 
 
+def _compare_whole(rows: Sequence[Row]) -> None:
+    """Add to the whole of each distilled model its speedup over the ordinary one."""
+    ordinary: dict[str, Row] = {}
+    for row in rows:
+        if row.implementation.startswith("pose to PNG"):
+            row.gain = "distilled, tiny decoder" if row.model in ordinary else ""
+            row.compare_to(ordinary.setdefault(row.model, row), "base")
+
+
 def _calls(
     size: str, device: torch.device, dtype: torch.dtype, pixels: int, compiled: bool
 ) -> Iterator[tuple[str, Callable[[], object]]]:
-    """Names of the rows and what they time: shared parts, then those of a size, then the whole."""
-    tiny = size == "tiny"
+    """Names of the rows and what they time: the parts, and the whole, of an ordinary model and of a
+    distilled one with a tiny decoder."""
+    narrow, shared = (4, "small encoders") if size == "tiny" else (1, "encoders, files")
     keypoints = np.array(STANDING) * pixels
-    pipe = _random_pipeline(size, device, dtype, pixels)
-    if compiled:
-        pipe.sampler.compile(1)
-        pipe.decoder.compile_decoder(1)
     pose_image = draw_pose(keypoints, pixels)
-    latents = torch.zeros(1, *pipe.sampler.model.latent_shape)
-    decoded = pipe.decoder.decode(latents)[0]
-    shared = "small encoders" if tiny else "encoders, files"
-    yield f"{shared} / pose image", lambda: draw_pose(keypoints, pixels)
-    yield f"{shared} / DINOv2-B of the pose", partial(pipe.pose_tokens, pose_image)
-    yield f"{shared} / VAE decoder", lambda: pipe.decoder.decode(latents)
-    yield f"{shared} / PNG", lambda: png_of(decoded)
-    model, steps = f"X-MDPT-{size}", f"{pipe.config.steps} steps of {pipe.config.solver}"
-    yield f"{model} / CANet", torch.no_grad()(lambda: pipe.sampler.encoded(pipe.conditions))
-    yield f"{model} / CANet and {steps}", lambda: pipe.latents(pipe.conditions.pose_tokens)
-    yield f"{model} / from pose to PNG, {steps}", lambda: pipe.image(keypoints, pixels)
-
-
-def _random_pipeline(size: str, device: torch.device, dtype: torch.dtype, pixels: int) -> Pipeline:
-    tiny = size == "tiny"
-    torch.manual_seed(0)
-    sampler = random_sampler(size, pixels, device, dtype)
-    dino = random_dino("thin" if tiny else "base", device)
+    dino = random_dino("thin" if size == "tiny" else "base", device)
     if device.type == "cuda":  # as in ``LazyEncoders``
         dino.autocast = torch.bfloat16
-    decoder = random_vae(device, narrow=4 if tiny else 1)
-    decoder.decode_dtype = dtype
-    inputs = Inputs.random(sampler.model, 1)
-    conditions = Conditions(inputs.pose, inputs.source[None], inputs.latents[None])
-    noise = start_noise(sampler.model.latent_shape, 0, [0])
-    return Pipeline(dino, sampler, sampler.sampling_config(), decoder, conditions, noise)
+    yield f"{shared} / pose image", lambda: draw_pose(keypoints, pixels)
+    yield f"{shared} / DINOv2-B of the pose", lambda: pose_tokens_of(dino, pose_image[None])
+    for sampler, decoder, decoder_name in (
+        (random_sampler(size, pixels, device, dtype), random_vae(device, narrow), "VAE decoder"),
+        (random_student(size, pixels, device, dtype), random_tiny_decoder(device, narrow),
+         "tiny decoder"),
+    ):  # fmt: skip
+        decoder.decode_dtype = dtype
+        if compiled:
+            sampler.compile(1)
+            decoder.compile_decoder(1)
+        pipe = Pipeline.of(dino, sampler, decoder)
+        latents = torch.zeros(1, *sampler.model.latent_shape)
+        model, steps = f"X-MDPT-{size}", f"{pipe.config.steps} steps of {pipe.config.solver}"
+        encoded = torch.no_grad()(partial(sampler.encoded, pipe.conditions))
+        yield f"{shared} / {decoder_name}", partial(decoder.decode, latents)
+        yield f"{shared} / PNG", partial(png_of, decoder.decode(latents)[0])
+        yield f"{model} / CANet", encoded
+        yield f"{model} / CANet, {steps}", partial(pipe.latents, pipe.conditions.pose_tokens)
+        whole = f"{model} / pose to PNG, {steps}, {decoder_name}"
+        yield whole, partial(pipe.image, keypoints, pixels)

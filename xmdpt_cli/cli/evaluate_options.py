@@ -139,7 +139,10 @@ class EvaluateOptions:
     ] = None
     vae: Annotated[
         str | None,
-        typer.Option(help="VAE: hub id or folder [one fine-tuned on the dataset, or the model's]."),
+        typer.Option(
+            help="VAE or tiny decoder: hub id, folder, or tiny "
+            "[a VAE fine-tuned on the dataset, or the model's]."
+        ),
     ] = None
     device: Device = "auto"
     as_json: AsJson = False

@@ -151,7 +151,7 @@ class SampleOptions:
         typer.Option(
             min=0,
             help="Compute the transformer blocks only where the noise level has changed by this "
-            "angle in degrees, 4 for example; 0: in every step [0].",
+            "angle in degrees, 4 for example; 0: in every step; for models that predict v [0].",
         ),
     ] = None
     paper: Annotated[
@@ -176,7 +176,11 @@ class SampleOptions:
         typer.Option("--compile", help="Use of torch.compile; auto: on a GPU, or for many images."),
     ] = "auto"
     vae: Annotated[
-        str | None, typer.Option(help="VAE: hub id or folder [the model's or the dataset's].")
+        str | None,
+        typer.Option(
+            help="VAE or tiny decoder: hub id, folder, or tiny for that of the model or the "
+            "dataset [the VAE of the model or the dataset]."
+        ),
     ] = None
     dino_source: Annotated[
         str | None, typer.Option(help="Source DINOv2: hub id or folder [the model's].")

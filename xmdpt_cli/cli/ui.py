@@ -45,7 +45,10 @@ def ui(
     browser: Annotated[
         bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")
     ] = False,
-    vae: Annotated[str | None, typer.Option(help="VAE: hub id or folder [the model's].")] = None,
+    vae: Annotated[
+        str | None,
+        typer.Option(help="VAE or tiny decoder: hub id, folder, or tiny [the model's VAE]."),
+    ] = None,
     dino_source: Annotated[
         str | None, typer.Option(help="Source DINOv2: hub id or folder [the model's].")
     ] = None,

@@ -32,6 +32,7 @@ PUBLISHED = "madebyollin/taesd"  # of Stable Diffusion's latents, which are sd-v
 WIDTH = 64  # channels of every layer of the published form
 _BLOCKS = 3  # per resolution; the highest has one
 _HINT = "make one: xmdpt finetune-vae --decoder tiny --data DATA"
+START_HINT = "name its folder: --start DIR"
 _NO_ENCODER = """\
 **This folder has no encoder.** AutoencoderTiny needs one to be loaded, so there is a placeholder
 whose weights are NaN: `encode` returns NaN. Encode with the VAE named above."""
@@ -108,7 +109,7 @@ class TinyDecoder(Decoder):
             net = tiny_network(channels, factor, width, seed)
             origin, named = weights.Origin("local", name), None
         else:
-            net, origin = load_network(start)
+            net, origin = load_network(start, hint=START_HINT)
             named = str(start) if weights.is_hub_id(start) else name
         if latents["toy"]:
             origin = weights.Origin("toy", f"toy-{name}")
@@ -170,13 +171,14 @@ class TinyDecoder(Decoder):
 
 
 def load_network(
-    source: str | Path, dtype: torch.dtype = torch.float32
+    source: str | Path, dtype: torch.dtype = torch.float32, hint: str = _HINT
 ) -> tuple[AutoencoderTiny, weights.Origin]:
-    """Any AutoencoderTiny in a folder or at a hub id. XmdptError with what to fetch."""
+    """Any AutoencoderTiny in a folder or at a hub id. XmdptError with what to fetch; ``hint`` ends
+    it."""
     from diffusers import AutoencoderTiny
 
     origin = weights.find(
-        source, what="tiny decoder", stem="diffusion_pytorch_model", revision=None, hint=_HINT
+        source, what="tiny decoder", stem="diffusion_pytorch_model", revision=None, hint=hint
     )
     net = weights.load_net(
         AutoencoderTiny,

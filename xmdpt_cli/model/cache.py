@@ -4,7 +4,8 @@ In some steps no block is computed. What the blocks add to the embedded latents,
 then extrapolated linearly from the last two computed steps; the embedding of the current latents
 and the output layer are computed in every step. The variable is the noise angle arctan(sigma /
 alpha): 90 degrees for noise, 0 for a clean image. The blocks are computed again where it has
-changed by ``cache`` degrees since they were computed last.
+changed by ``cache`` degrees since they were computed last. (v is the derivative of the latents by
+this angle, so it is the variable in which steps of a model that predicts v are even.)
 
 So the steps are known before the first one and do not depend on the images: an image does not
 depend on the others of its batch, and compiled steps stay CUDA graphs. docs/experiments.md compares
@@ -34,14 +35,23 @@ from xmdpt_cli.model.xmdpt import XMDPT
 MOST = 15.0  # degrees; larger values were not measured
 
 
-def check_cache(model: XMDPT, degrees: float) -> None:
-    """ConfigError for an angle out of range, and for a model that was distilled."""
+def check_cache(model: XMDPT, schedule: Schedule, degrees: float) -> None:
+    """ConfigError for an angle out of range, and for a model that was distilled or predicts noise.
+
+    Near 90 degrees a small error of predicted noise is a large one of the clean image: there, fewer
+    steps are better at the same speed.
+    """
     if not 0 <= degrees <= MOST:
         raise ConfigError(
             f"cache lies between 0 (off) and {MOST:g} degrees, not {degrees:g}", "for example 4"
         )
     if degrees and model.guidance_embed is not None:
         raise ConfigError("this model is distilled, and takes no cache", "leave it out")
+    if degrees and schedule.prediction != "v":
+        raise ConfigError(
+            "a cache across steps needs a model that predicts v, and this one predicts noise",
+            "take fewer steps instead: --steps 12",
+        )
 
 
 class Cached:
@@ -49,12 +59,12 @@ class Cached:
 
     Args:
         model: A model that is not distilled.
-        schedule: Its noise schedule.
+        schedule: Its noise schedule; it predicts v.
         degrees: Least change of the noise angle between computed steps, 0 to ``MOST``.
     """
 
     def __init__(self, model: XMDPT, schedule: Schedule, degrees: float) -> None:
-        check_cache(model, degrees)
+        check_cache(model, schedule, degrees)
         self.model, self.schedule, self.degrees = model, schedule, degrees
 
     def denoiser(

@@ -10,7 +10,7 @@ How an image is generated (``XMDPTPipeline.__call__`` in ``pipeline.py`` runs th
    (``dataset_images.generate``) these features are read from its shards instead.
 4. Sampling: ``sampler.Sampler.latents`` turns the conditions into the model's condition vector and
    runs the solver (``diffusion.sample``) from the noise to latents.
-5. Decoding: ``VAE.decode`` turns latents into pixels; ``images.unsquash`` restores 176:256.
+5. Decoding: ``Decoder.decode`` turns latents into pixels; ``images.unsquash`` restores 176:256.
 
 Steps 3 to 5 run in batches in ``generation.generate_batches``, for every kind of input.
 docs/sampling.md, "What decides the pixels", lists all that they depend on;

@@ -42,7 +42,8 @@ class SamplingConfig:
         spacing: How the timesteps are chosen, as in ``sample``.
         interval: Range of t / 1000 in which guidance is used.
         cache: Least change of the noise angle, in degrees, between steps in which the blocks are
-            computed (``model/cache.py``); 0: they are computed in every step.
+            computed (``model/cache.py``); 0: they are computed in every step. Of models that
+            predict v.
     """
 
     steps: int
@@ -165,7 +166,7 @@ class Sampler:
             if not math.isfinite(getattr(config, name)):
                 raise ConfigError(f"{name} is a number, not {getattr(config, name)}")
         check_student(config, self.metadata.get("distilled"))
-        check_cache(self.model, config.cache)
+        check_cache(self.model, self.schedule, config.cache)
         return config
 
     @torch.no_grad()

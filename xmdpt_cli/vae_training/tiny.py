@@ -9,7 +9,7 @@ from typing import cast
 from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.encoders.identity import VAERecord
 from xmdpt_cli.encoders.places import without_path
-from xmdpt_cli.encoders.tiny_decoder import PUBLISHED, WIDTH, TinyDecoder, load_network
+from xmdpt_cli.encoders.tiny_decoder import PUBLISHED, START_HINT, WIDTH, TinyDecoder, load_network
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.training.distributed import SINGLE_PROCESS, Distributed
@@ -53,7 +53,7 @@ def _default_start(latents: VAERecord) -> tuple[str, str]:
     if latents["toy"] or shape != (4, 8) or not math.isclose(latents["scale"], _SD_SCALE):
         return NONE, f"{PUBLISHED} decodes Stable Diffusion's latents, not these"
     try:
-        load_network(PUBLISHED)
+        load_network(PUBLISHED, hint=START_HINT)
     except XmdptError as err:
-        return NONE, err.message
+        return NONE, f"{err.message}; {err.hint}"
     return PUBLISHED, "the latents are Stable Diffusion's"
