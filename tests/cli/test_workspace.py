@@ -13,7 +13,8 @@ import pytest
 
 from xmdpt_cli.cli import workspace
 from xmdpt_cli.cli.app import run
-from xmdpt_cli.cli.workspace_defaults import samples_folder
+from xmdpt_cli.cli.console import Talk
+from xmdpt_cli.cli.workspace_defaults import choose_for_sampling, preview_decoder, samples_folder
 from xmdpt_cli.cli.workspace_links import dataset_of, dataset_of_run, tuned_vae
 from xmdpt_cli.errors import XmdptError
 
@@ -193,6 +194,31 @@ def test_a_vae_is_used_only_for_its_own_dataset() -> None:
     assert tuned_vae("data/256", tiny=True) == Path("vae-tiny/256")
 
 
+def test_a_tiny_decoder_is_the_models_or_that_of_its_dataset() -> None:
+    dataset("256")
+    begun = model("runs/B", begun_with=Path("data/256"))
+    talk = Talk(False, quiet=True)
+
+    def chosen(vae: str | None) -> tuple[str | None, Path]:
+        found = choose_for_sampling(talk, "runs/B", "data/256", vae, None)
+        return found.vae, found.out
+
+    with pytest.raises(XmdptError, match="no tiny decoder in the model's folder") as error:
+        chosen("tiny")
+    assert "finetune-vae --decoder tiny" in error.value.hint
+    record(Path("vae-tiny/256/run.json"), {"images": ["a256"], "settings": {"decoder": "tiny"}})
+    record(Path("vae-tiny/256/xmdpt_training.json"), {})
+    record(Path("vae-tiny/256/xmdpt_latents.json"), {})
+    assert chosen(None) == (None, Path("samples/B"))
+    assert chosen("tiny") == ("vae-tiny/256", Path("samples/B-tiny"))
+    assert chosen("vae-tiny/256") == ("vae-tiny/256", Path("samples/B-tiny"))
+    assert preview_decoder("runs/B", None) == "vae-tiny/256"
+    beside = begun / "model/vae-tiny"
+    record(beside / "config.json", {})
+    assert chosen("tiny") == (str(beside), Path("samples/B-tiny"))
+    assert preview_decoder("runs/B", None) is None  # the pipeline finds the model's own
+
+
 def test_samples_of_another_step_get_another_folder() -> None:
     assert samples_folder("runs/B", 100) == Path("samples/B")
     record(Path("samples/B/samples.json"), {"trained_steps": 100})
@@ -246,6 +272,7 @@ def test_runs_are_named_by_preset_and_size(
     [
         ("train --size B", "xmdpt prepare"),
         ("finetune-vae", "xmdpt prepare"),
+        ("distill", "xmdpt prepare"),
         ("sample", "xmdpt prepare"),
         ("evaluate --fid", "xmdpt prepare"),
         ("prepare", "--root DeepFashion"),

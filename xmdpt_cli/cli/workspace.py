@@ -76,9 +76,10 @@ class Model:
         """Whether its folder contains a VAE."""
         return any((self.path / sub / "vae" / "config.json").is_file() for sub in (".", "model"))
 
-    def has_tiny(self) -> bool:
-        """Whether its folder contains a tiny decoder."""
-        return any(tiny_beside(self.path / sub) is not None for sub in (".", "model"))
+    def tiny(self) -> Path | None:
+        """The tiny decoder in its folder, if any."""
+        found = (tiny_beside(self.path / sub) for sub in (".", "model"))
+        return next((place for place in found if place is not None), None)
 
     def __str__(self) -> str:
         return f"{self.path}" + ("" if self.steps is None else f" at step {self.steps:,}")

@@ -86,9 +86,11 @@ def choose_for_sampling(
     tuned = None
     if is_tiny_word(vae) or (vae is not None and (Path(vae) / LATENTS).is_file()):
         suffix = (suffix or ("-own" if own else "")) + "-tiny"
-        if is_tiny_word(vae) and known is not None and not known.has_tiny():
-            vae = str(_tiny_for(known, data))
-            notes.append(f"tiny decoder: {vae} (trained on this dataset)")
+        if is_tiny_word(vae) and known is not None:  # a hub id: looked for when it is fetched
+            of_model = known.tiny()
+            vae = str(of_model or _tiny_for(known, data))
+            reason = "the model's" if of_model else "trained on this dataset"
+            notes.append(f"tiny decoder: {vae} ({reason})")
     elif vae is None and not (known and known.has_vae()):
         tuned = _tuned_for(known, data)
         if tuned is not None:
@@ -122,7 +124,7 @@ def preview_decoder(model: str, vae: str | None) -> str | None:
     """The tiny decoder for previews: that of the model's dataset in the workspace, if any, unless
     ``vae`` names one or the model has its own."""
     known = model_at(model)
-    if is_tiny_word(vae) or known is None or known.has_tiny():
+    if is_tiny_word(vae) or known is None or known.tiny():
         return None
     found = _tuned_for(known, None, tiny=True)
     return None if found is None else str(found)
