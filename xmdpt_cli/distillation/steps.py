@@ -17,7 +17,6 @@ from xmdpt_cli.distillation.step import DistillStep
 from xmdpt_cli.distillation.teacher import Teacher
 from xmdpt_cli.model import XMDPT
 
-
 #: Limit of the weight 1 / sin(phi)^2 that an error of x_0 has in v. Near the clean image it would
 #: be 24,000, and few pairs would decide a step (docs/experiments.md).
 LARGEST_WEIGHT = 10.0
