@@ -135,8 +135,15 @@ def test_a_guidance_student_as_teacher_takes_one_evaluation(data: Path, tmp_path
     step, inputs = step_of(task)
     t, scales = torch.tensor([3, 90, 500, 999]), torch.tensor([1.2, 1.5, 1.9, 2.5])
     found = step.teacher(inputs.noise, t, scales, step.teacher.conditions(inputs))
-    alone = reference(task.teacher.model, inputs, inputs.noise, t, scales=scales)[:, :4]
+    alone, variance = reference(task.teacher.model, inputs, inputs.noise, t, scales=scales).chunk(
+        2, dim=1
+    )
     torch.testing.assert_close(found, alone, rtol=1e-4, atol=1e-5)
+    few = task_of(data, folder, dataclasses.replace(CONFIG, stage="steps")).build_model()
+    first, second = reference(few, inputs, inputs.noise, t, scales=scales).chunk(2, dim=1)
+    torch.testing.assert_close(first, alone)
+    torch.testing.assert_close(second, first)  # not the variance, which its teacher still has
+    assert not torch.allclose(variance, alone)
 
 
 def test_the_steps_loss_is_its_formula(data: Path, tmp_path: Path) -> None:

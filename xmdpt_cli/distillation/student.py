@@ -29,7 +29,7 @@ def build_student(teacher: XMDPT, two_predictions: bool) -> XMDPT:
     own = student.state_dict()
     # the scale's embedding is the student's own, unless the teacher has one, too
     student.load_state_dict({name: known.get(name, value) for name, value in own.items()})
-    if two_predictions and teacher.guidance_embed is None:
+    if two_predictions:
         copy_prediction(student)
     return student
 
