@@ -18,6 +18,7 @@ COMMANDS = [
     "prepare",
     "finetune-vae",
     "train",
+    "distill",
     "sample",
     "evaluate",
     "status",

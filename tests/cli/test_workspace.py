@@ -272,6 +272,7 @@ def test_runs_are_named_by_preset_and_size(
     [
         ("train --size B", "xmdpt prepare"),
         ("finetune-vae", "xmdpt prepare"),
+        ("distill", "xmdpt prepare"),
         ("sample", "xmdpt prepare"),
         ("evaluate --fid", "xmdpt prepare"),
         ("prepare", "--root DeepFashion"),

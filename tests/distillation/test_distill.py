@@ -23,6 +23,8 @@ from xmdpt_cli.images import load_image
 from xmdpt_cli.sampling.model_card import model_card
 from xmdpt_cli.sampling.sampler import Sampler
 from xmdpt_cli.training import footprint
+from xmdpt_cli.training.config import TrainConfig
+from xmdpt_cli.training.loop import train
 
 VALIDATED = dataclasses.replace(SHORT, validate_every=2, validation_pairs=2)
 
@@ -161,6 +163,8 @@ def test_other_teachers_and_settings_are_refused_by_name(
     again = make_teacher(tmp_path / "again", data, seed=1)
     refused("teacher: another model", longer, again, data, run_)
     refused("teacher's own folder", SHORT, teacher, data, teacher)
+    with pytest.raises(XmdptError, match="differs: command: xmdpt distill -> xmdpt train"):
+        train(TrainConfig(size="tiny", batch_size=4), data, run_)
     quick = dataclasses.replace(longer, learning_rate=2e-3)
     distill(quick, teacher, data, run_, force=True)
     record = json.loads((run_ / "run.json").read_text())

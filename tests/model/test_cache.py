@@ -14,6 +14,7 @@ from xmdpt_cli.diffusion import Schedule, sample
 from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.model import XMDPT, TokenConditions
 from xmdpt_cli.model.cache import Cached, computed_steps
+from xmdpt_cli.model.fast import predict, predict_residual
 
 COSINE = Schedule("cosine", "v")
 
@@ -125,3 +126,13 @@ def test_values_out_of_range_and_distilled_models_are_refused(model: XMDPT) -> N
     with pytest.raises(ConfigError, match="predicts noise"):
         Cached(model, Schedule(), 4)
     Cached(model, Schedule(), 0)
+
+
+def test_computed_steps_compile_as_one_graph(model: XMDPT, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else no step would be a CUDA graph."""
+    expected = generate(model, 8, steps=6)
+    for function in (predict, predict_residual):
+        compiled = torch.compile(function, backend="eager", dynamic=False, fullgraph=True)
+        monkeypatch.setattr(model, function.__name__, compiled)
+    torch.testing.assert_close(generate(model, 8, steps=6), expected)
+    generate(model, None, steps=1)

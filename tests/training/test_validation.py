@@ -338,13 +338,12 @@ def test_images_reach_tensorboard(data: PairDataset, tmp_path: Path) -> None:
     assert [e.step for e in events.Scalars("val_mse_q3")] == [2]
 
 
-@pytest.mark.parametrize("conditioning", ["vector", "tokens"])
 def test_validation_and_interrupts_do_not_change_the_run(
-    data: PairDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, conditioning: str
+    data: PairDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Validation does not change the weights; runs interrupted in it end with the same files."""
     plain = dataclasses.replace(
-        CONFIG, steps=5, conditioning=conditioning, sampling_steps=2, validation_pairs=2
+        CONFIG, steps=5, conditioning="tokens", sampling_steps=2, validation_pairs=2
     )
     watched = dataclasses.replace(plain, validate_every=2)
     train(plain, data.path, tmp_path / "plain")

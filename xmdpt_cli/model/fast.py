@@ -332,7 +332,8 @@ def blocks(
     net: TDNet, x_embedded: Tensor, modulations: Tensor, bias: Tensor, kv: Tensor | None
 ) -> Tensor:
     """All blocks: (B, T, D) -> (B, T, D)."""
-    x, skips = x_embedded, list[Tensor]()
+    x = x_embedded
+    skips: list[Tensor] = []
     for i, block in enumerate(net.blocks):
         if i == net.encoder_depth:
             x = x + net.decoder_pos_embed

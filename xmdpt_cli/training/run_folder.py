@@ -81,7 +81,10 @@ def start_run(out: Path, task: Task, force: bool = False) -> None:
         differs = differences(before["config"], identity["config"])
         if before["data"] != identity["data"]:
             differs["data"] = "another prepared dataset" + _other_tables(before, identity)
-        if before.get("teacher") != identity.get("teacher"):
+        if ("teacher" in before) != ("teacher" in identity):
+            other = "distill" if "teacher" in before else "train"
+            differs = {"command": f"xmdpt {other} -> xmdpt {task.command}"}  # not every setting
+        elif before.get("teacher") != identity.get("teacher"):
             differs["teacher"] = "another model"
         identity["forced"] = before.get("forced", [])
         if differs:
