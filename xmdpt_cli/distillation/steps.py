@@ -17,6 +17,10 @@ from xmdpt_cli.distillation.step import DistillStep
 from xmdpt_cli.distillation.teacher import Teacher
 from xmdpt_cli.model import XMDPT
 
+#: Limit of the weight 1 / sin(phi)^2 that an error of x_0 has in v. Near the clean image it would
+#: be 24,000, and few pairs would decide a step (docs/experiments.md).
+LARGEST_WEIGHT = 10.0
+
 
 class StepsStep(DistillStep):
     """w || v_policy(x, phi) - v_teacher(x, phi) ||^2 at a point of the student's own path.
@@ -65,7 +69,8 @@ class StepsStep(DistillStep):
             target = self.teacher(x_now, t_now, scales, self.teacher.conditions(inputs))
         clean = torch.lerp(at_start, at_end, column((now - start) / (end - start)))
         found = (column(now.cos()) * x_now - clean) / column(now.sin())
-        return self.weight[t_now] * (found - target).square().flatten(1).mean(dim=1)
+        weight = self.weight[t_now] * (LARGEST_WEIGHT * now.sin() ** 2).clamp(max=1).float()
+        return weight * (found - target).square().flatten(1).mean(dim=1)
 
     def _clean(self, x: Tensor, v: Tensor, t: Tensor) -> Tensor:
         """x_0 of a v prediction at timesteps (N,)."""

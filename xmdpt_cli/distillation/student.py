@@ -7,7 +7,6 @@ from typing import Any
 import torch
 
 from xmdpt_cli.model import XMDPT
-from xmdpt_cli.model.config import SIZES
 
 
 def student_settings(teacher: XMDPT) -> dict[str, Any]:
@@ -42,10 +41,3 @@ def copy_prediction(model: XMDPT) -> None:
     for values in (linear.weight, linear.bias):
         each = values.unflatten(0, (-1, 2 * channels))  # (p * p, 2C, ...)
         each[:, channels:] = each[:, :channels]
-
-
-def size_of(model: XMDPT) -> str:
-    """The size's name; for other sizes the depth and width, for messages."""
-    if model.size in SIZES:
-        return model.size
-    return f"{len(model.tdnet.blocks)} x {model.width}"
