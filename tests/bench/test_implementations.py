@@ -127,8 +127,8 @@ def test_implementations_of_one_precision_share_their_weights() -> None:
 
 
 def test_the_gains_in_flop() -> None:
-    """Size S: the 49.3 GFLOP of a published guided step become 24.2."""
-    setting = Setting(torch.device("cpu"), torch.float32, 1, compiled=False)
+    """Size S: the 49.3 GFLOP of a published guided step become 24.2. Nothing is computed."""
+    setting = Setting(torch.device("meta"), torch.float32, 1, compiled=False)
     counted = {}
     for impl in xmdpt_implementations("S", setting):
         state = impl.setup()
@@ -138,8 +138,7 @@ def test_the_gains_in_flop() -> None:
     assert counted["attention"] == pytest.approx(24.2, rel=0.01)
     assert counted["guidance distilled"] == pytest.approx(24.2 / 2, rel=0.01)
     assert counted["published, D-CFG"] == pytest.approx(1.5 * 49.3, rel=0.01)
-    assert counted[LAST] == counted["attention"]
-    assert counted[f"{LAST}, D-CFG"] == pytest.approx(1.5 * 24.2, rel=0.01)
+    assert counted["attention, D-CFG"] == pytest.approx(1.5 * 24.2, rel=0.01)
 
 
 def test_the_time_of_a_row_is_the_sum_of_its_parts() -> None:
@@ -186,6 +185,7 @@ def test_steps_that_differ_are_timed_as_a_whole(found: dict[str, Implementation]
         state = impl.setup()
         return flops(lambda: impl.generate(state, impl.steps))
 
+    assert work(LAST) == work("attention")
     # 9 of the 20 steps of the cosine schedule are 4 degrees apart; a branch of four is 1 / 10
     assert work("cache") / work("20 steps") == pytest.approx(9 / 20, abs=0.02)
     assert work("4 steps distilled") / work("20 steps") == pytest.approx(1 / 10, abs=0.01)

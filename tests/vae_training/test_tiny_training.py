@@ -46,7 +46,7 @@ def run(data: Path, out: Path, start: str | None = None, **changes: Any) -> Fine
 
 @pytest.fixture(scope="module")
 def trained(data: Path) -> Path:
-    changes = {"steps": 60, "batch_size": 4, "learning_rate": 4e-3, "face_weight": 3.0}
+    changes = {"steps": 60, "learning_rate": 4e-3, "face_weight": 3.0}
     run(data, data.parent / "trained", **changes)
     return data.parent / "trained"
 
