@@ -22,6 +22,7 @@ REASONS = (
     "needs a GPU",
     "starts a server",
     "needs OpenPose's weights",
+    "another test runs it with two processes",
 )
 LANGUAGES = ("bash", "python", "text", "toml", "json", "yaml", "csv", "bibtex")
 
