@@ -163,6 +163,7 @@ def test_other_teachers_and_settings_are_refused_by_name(
     again = make_teacher(tmp_path / "again", data, seed=1)
     refused("teacher: another model", longer, again, data, run_)
     refused("teacher's own folder", SHORT, teacher, data, teacher)
+    refused("is in the teacher.s own folder", SHORT, teacher, data, teacher / "student")
     with pytest.raises(XmdptError, match="differs: command: xmdpt distill -> xmdpt train"):
         train(TrainConfig(size="tiny", batch_size=4), data, run_)
     quick = dataclasses.replace(longer, learning_rate=2e-3)

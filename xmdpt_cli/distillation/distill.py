@@ -56,10 +56,11 @@ def distill(
 
 
 def check_out(out: Path, teacher: Sampler) -> None:
-    """XmdptError if ``out`` is the teacher's own folder or run."""
+    """XmdptError if ``out`` is the teacher's run, or its folder or a folder in it."""
     if teacher.folder is None:
         return
     folder = teacher.folder.resolve()
-    own = {folder, folder.parent} if (folder.parent / "run.json").is_file() else {folder}
-    if out.resolve() in own:
-        raise XmdptError(f"--out {out} is the teacher's own folder", "choose another --out")
+    run, place = folder.parent, out.resolve()
+    if place.is_relative_to(folder) or (place == run and (run / "run.json").is_file()):
+        what = "in" if folder in place.parents else "is"
+        raise XmdptError(f"--out {out} {what} the teacher's own folder", "choose another --out")

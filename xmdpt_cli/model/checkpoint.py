@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import torch
 from annotated_types import Ge, MaxLen
@@ -29,6 +29,7 @@ from xmdpt_cli.encoders.identity import HUB, POSITION_TABLE, EncodersRecord
 from xmdpt_cli.encoders.places import with_places
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import apply_umask, writing
+from xmdpt_cli.model.distilled import Distilled, check_distilled
 from xmdpt_cli.model.xmdpt import XMDPT
 from xmdpt_cli.utils import records
 from xmdpt_cli.utils.weights_files import check_state_dict, check_whole
@@ -57,27 +58,6 @@ class Defaults(TypedDict):
     solver: NotRequired[str]
     guidance: float
     power: float
-
-
-class TeacherRecord(TypedDict):
-    """The model that a student was distilled from."""
-
-    sha256: str  # of its weights (``Sampler.identity``)
-    name: str  # of its folder, or its hub id
-    trained_steps: int | None
-    conditioning: str
-    prediction: str
-
-
-class Distilled(TypedDict):
-    """How a student was distilled, and what it can sample."""
-
-    stage: Literal["guidance", "steps"]
-    steps: int | None  # its sampling steps; None (stage "guidance"): any number
-    guidance: list[float]  # lowest and highest scale
-    power: float  # of the guidance schedule
-    loss: str
-    teacher: TeacherRecord
 
 
 class Metadata(TypedDict):
@@ -198,13 +178,14 @@ def load_model(
 ) -> tuple[XMDPT, dict[str, Any]]:
     """The model in evaluation mode, and its metadata, from a model's or a run's folder.
 
-    Raises XmdptError that names the file if one is missing, broken, of another version or kind, or
-    if the weights are not exactly the model's tensors.
+    Raises XmdptError that names the file if one is missing, broken, of another version or kind, if
+    the weights are not exactly the model's tensors, or if a student's metadata do not fit it.
     """
     folder = find_model(Path(folder))
     metadata = read_metadata(folder)
     check_whole(folder / WEIGHTS)
     model = _built(folder)
+    check_distilled(metadata, folder / METADATA, model.guidance_embed is not None)
     try:
         tensors = load_file(folder / WEIGHTS)
     except (SafetensorError, OSError) as err:

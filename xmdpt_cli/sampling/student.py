@@ -56,8 +56,8 @@ def check_student(config: SamplingConfig, distilled: Mapping[str, Any] | None) -
     }
     for name, (value, own) in fixed.items():
         if value != own:
+            only = "" if name == "steps" else f" with {name} {own}"
             raise ConfigError(
-                f"{name} {value} cannot be used: this model was distilled to {steps} steps with "
-                f"{name} {own}",
+                f"{name} {value} cannot be used: this model was distilled to {steps} steps{only}",
                 f"leave the setting out, or use its teacher, {distilled['teacher']['name']}",
             )

@@ -1,0 +1,62 @@
+"""What xmdpt.json says about a distilled model: its schema, and whether it fits the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Len
+from typing_extensions import TypedDict
+
+from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.utils.records import COPY_AGAIN
+
+
+class TeacherRecord(TypedDict):
+    """The model that a student was distilled from."""
+
+    sha256: str  # of its weights (``Sampler.identity``)
+    name: str  # of its folder, or its hub id
+    trained_steps: int | None
+    conditioning: str
+    prediction: str
+
+
+class Distilled(TypedDict):
+    """How a student was distilled, and what it can sample."""
+
+    stage: Literal["guidance", "steps"]
+    steps: Annotated[int, Ge(1)] | None  # its sampling steps; None (stage "guidance"): any number
+    guidance: Annotated[list[float], Len(2, 2)]  # lowest and highest scale
+    power: float  # of the guidance schedule
+    loss: str
+    teacher: TeacherRecord
+
+
+def check_distilled(metadata: Mapping[str, Any], path: Path, guidance_embed: bool) -> None:
+    """XmdptError if the metadata contradicts itself, or the model's input of the guidance scale.
+
+    ``path``: of xmdpt.json, for messages. The fields' types are already checked.
+    """
+    record: Distilled | None = metadata.get("distilled")
+    if (record is not None) != guidance_embed:
+        own = "has" if guidance_embed else "lacks"
+        raise XmdptError(
+            f"{path} does not fit the model: a distilled model, and no other, has the guidance "
+            f"scale as an input; the model {own} it, {path.name} "
+            f"{'lacks' if record is None else 'has'} the entry distilled",
+            COPY_AGAIN,
+        )
+    if record is None:
+        return
+    low, high = record["guidance"]
+    if not 1 <= low <= high < float("inf"):
+        what = f"distilled.guidance should be a range from 1 upwards, not {low:g} to {high:g}"
+    elif (record["steps"] is None) != (record["stage"] == "guidance"):
+        what = f"distilled.steps cannot be {record['steps']} with stage {record['stage']!r}"
+    elif metadata["prediction"] != "v":
+        what = f"a distilled model predicts 'v', not {metadata['prediction']!r}"
+    else:
+        return
+    raise XmdptError(f"{path} is damaged: {what}", COPY_AGAIN)
