@@ -3,7 +3,7 @@
 At the start of a step the student predicts x_0 at both ends of the step. Between them x_0 is
 interpolated linearly in the angle phi = arctan(sigma / alpha), and the sampling ODE with this x_0
 is solved exactly: one evaluation gives a curved path instead of DDIM's straight one. This is the
-DX policy of pi-Flow (Chen et al. 2025, arXiv 2510.14974, sec. 4.1) on a grid of two points.
+DX policy of pi-Flow (Chen et al. 2025, arXiv 2510.14974) on a grid of two points.
 
     x_t = cos(phi) x_0 + sin(phi) eps
     d/dphi (x / sin(phi)) = -x_0(phi) / sin(phi)^2
