@@ -62,5 +62,5 @@ def check_out(out: Path, teacher: Sampler) -> None:
     folder = teacher.folder.resolve()
     run, place = folder.parent, out.resolve()
     if place.is_relative_to(folder) or (place == run and (run / "run.json").is_file()):
-        what = "in" if folder in place.parents else "is"
+        what = "is in" if folder in place.parents else "is"
         raise XmdptError(f"--out {out} {what} the teacher's own folder", "choose another --out")
