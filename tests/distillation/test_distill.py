@@ -137,7 +137,8 @@ def test_the_card_names_teacher_loss_and_evaluations(finished: Path) -> None:
     text = " ".join(model_card("me/quick", metadata, {"inference": 1}).split())
     sha = metadata["distilled"]["teacher"]["sha256"]
     assert f"A student of the model `wise` (sha256 of its weights `{sha[:12]}`" in text
-    assert "loss `guidance`. It samples in any number of steps, each one evaluation" in text
+    assert "loss `guidance` ([guidance distillation](https://arxiv.org/abs/2210.03142))." in text
+    assert "It samples in any number of steps, each one evaluation" in text
     assert "Distilled for 4 steps to predict v" in text
     metadata["distilled"] |= {"stage": "steps", "steps": 4}
     text = " ".join(model_card("me/quick", metadata, {"inference": 1}).split())

@@ -37,8 +37,7 @@ def presets(
     if name is None:
         found = {one: _about(one) for one in preset_names()}
         lines = [line for one, about in found.items() for line in _entry(one, about)]
-        lines += ["", "show one: xmdpt presets NAME; train with it: xmdpt train --preset NAME,"]
-        lines += ["distil with one of distill: xmdpt distill --preset NAME"]
+        lines += ["", "show one, with the command that uses it: xmdpt presets NAME"]
         talk.result({"presets": found}, text="\n".join(lines))
         return
     text = preset_text(name)
@@ -65,7 +64,7 @@ def _about(name: str) -> str:
             break
         comment.append(line.lstrip("# "))
     text = " ".join(comment)
-    return re.split(r"(?<!sec)\. ", text)[0].rstrip(".")
+    return re.split(r"(?<!sec)(?<!et al)\. ", text)[0].rstrip(".")
 
 
 def _entry(name: str, about: str) -> list[str]:

@@ -46,7 +46,10 @@ def check_cache(model: XMDPT, schedule: Schedule, degrees: float) -> None:
             f"cache lies between 0 (off) and {MOST:g} degrees, not {degrees:g}", "for example 4"
         )
     if degrees and model.guidance_embed is not None:
-        raise ConfigError("this model is distilled, and takes no cache", "leave it out")
+        raise ConfigError(
+            "a distilled model cannot be sampled with a cache across steps",
+            "leave the cache out, or use the model that this one was distilled from",
+        )
     if degrees and schedule.prediction != "v":
         raise ConfigError(
             "a cache across steps needs a model that predicts v, and this one predicts noise",

@@ -239,12 +239,23 @@ class MIPNet(nn.Module):
         return torch.where(is_masked, x, filled)
 
 
+#: README.md of a folder with the network alone; ``XMDPTPipeline`` writes the complete model card.
+CARD = """---
+{{ card_data }}
+---
+
+The network of X-MDPT ([Cross-view Masked Diffusion Transformers](https://arxiv.org/abs/2402.01516),
+ICML 2024), without its encoders.
+`XMDPTPipeline.from_pretrained("FOLDER").save_pretrained("OTHER")` writes both with a model card.
+"""
+
+
 class XMDPT(
     nn.Module,
     PyTorchModelHubMixin,
     library_name="xmdpt",
     tags=["pose-guided-person-image-synthesis", "diffusion"],
-    repo_url="https://arxiv.org/abs/2402.01516",
+    model_card_template=CARD,
 ):
     """CANet, TDNet and, for training, MIPNet.
 

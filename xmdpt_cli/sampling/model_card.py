@@ -20,6 +20,13 @@ licensed for non-commercial research only; check whether that applies to weights
 before any other use."""
 
 
+#: The papers of the losses of ``xmdpt distill``.
+LOSS_PAPERS = {
+    "guidance": "[guidance distillation](https://arxiv.org/abs/2210.03142)",
+    "policy": "[pi-Flow](https://arxiv.org/abs/2510.14974)",
+}
+
+
 def model_card(
     repo_id: str,
     metadata: Mapping[str, Any],
@@ -122,12 +129,14 @@ def _distilled(record: Mapping[str, Any]) -> str:
         evaluations = f"It samples in exactly {record['steps']} steps"
     else:
         evaluations = "It samples in any number of steps"
+    link = LOSS_PAPERS.get(record["loss"])
+    paper = f" ({link})" if link else ""
     return (
         f"A student of the model `{teacher['name']}` (sha256 of its weights "
         f"`{teacher['sha256'][:12]}`, {teacher['conditioning']} conditioning, "
-        f"{teacher['prediction']} prediction{trained}), loss `{record['loss']}`. {evaluations}, "
-        f"each one evaluation of the network, with a guidance scale from {low:g} to {high:g} and "
-        f"power {record['power']:g}."
+        f"{teacher['prediction']} prediction{trained}), loss `{record['loss']}`{paper}. "
+        f"{evaluations}, each one evaluation of the network, with a guidance scale from {low:g} "
+        f"to {high:g} and power {record['power']:g}."
     )
 
 

@@ -56,8 +56,15 @@ def check_student(config: SamplingConfig, distilled: Mapping[str, Any] | None) -
     }
     for name, (value, own) in fixed.items():
         if value != own:
-            only = "" if name == "steps" else f" with {name} {own}"
+            only = "" if name == "steps" else f" with {name} {_shown(own)}"
             raise ConfigError(
-                f"{name} {value} cannot be used: this model was distilled to {steps} steps{only}",
-                f"leave the setting out, or use its teacher, {distilled['teacher']['name']}",
+                f"{name} {_shown(value)} cannot be used: this model was distilled to {steps} "
+                f"steps{only}",
+                "leave the setting out (--paper sets it, too), or use its teacher, "
+                f"{distilled['teacher']['name']}",
             )
+
+
+def _shown(value: object) -> str:
+    """A setting as the command line takes it: an interval as ``0:0.6``."""
+    return ":".join(f"{end:g}" for end in value) if isinstance(value, tuple) else str(value)
