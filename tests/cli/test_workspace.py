@@ -110,6 +110,25 @@ def test_a_run_without_a_model_shows_how_to_resume() -> None:
     assert "xmdpt train --config runs/B/config.toml --out runs/B" in caught.value.hint
 
 
+def test_a_distillation_that_lost_its_model_is_resumed(capsys: pytest.CaptureFixture[str]) -> None:
+    """It was killed after its last checkpoint, before the model was written."""
+    folder = Path("runs/B-1-steps")
+    (folder / "checkpoints/step_0000009").mkdir(parents=True)
+    settings = "[distill]\nstage = 'steps'\nstudent_steps = 1\nsteps = 9\n"
+    (folder / "config.toml").write_text(settings)
+    record(folder / "run.json", {"teacher": "0" * 64})
+    resume = f"xmdpt distill --config {folder}/config.toml --out {folder}"
+    assert run(["status"]) == 0
+    output = capsys.readouterr().out
+    assert "step 9 of 9, distilled: 1 step\n" in output
+    assert f"next: {resume}\n" in output
+    for command in ("sample", "distill"):  # no dataset is missed
+        assert run([command, "--model", str(folder)]) == 1
+        error = capsys.readouterr().err
+        assert f"{folder} has no model yet" in error
+        assert f"hint: resume it: {resume}" in error
+
+
 def test_a_run_uses_its_own_dataset_although_another_is_newer() -> None:
     own = dataset("256", age=9)
     dataset("512", age=1, resolution=512)

@@ -209,9 +209,11 @@ def test_datasets_with_other_features_are_refused(data: Path, tmp_path: Path) ->
 def test_wrong_settings() -> None:
     cases = [
         ({"student_steps": 3}, "8, 4, 2 or 1, not 3"),
-        ({"min_guidance": 0.5}, "from 1 upwards, not 0.5 to 3.0"),
-        ({"min_guidance": 3.0, "max_guidance": 2.0}, "not 3.0 to 2.0"),
-        ({"max_guidance": float("inf")}, "not 1.0 to inf"),
+        ({"min_guidance": 0.5}, "within 1 to 100, not 0.5 to 3"),
+        ({"min_guidance": 3.0, "max_guidance": 2.0}, "not 3 to 2"),
+        ({"max_guidance": 1e30}, "not 1 to 1e"),
+        ({"max_guidance": float("nan")}, "not 1 to nan"),
+        ({"max_guidance": float("inf")}, "not 1 to inf"),
         ({"stage": "both"}, "stage must be one of steps, guidance"),
         ({"ema": 1.0}, "ema lies in"),
     ]

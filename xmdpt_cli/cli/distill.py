@@ -127,7 +127,8 @@ def distill(
     size, pairs = teacher.model.size, pairs_of(dataset)
     toy = " (TOY model)" if teacher.metadata["toy"] else ""
     if recipe.stage == "steps":
-        aim = f"to {recipe.student_steps} sampling steps of one evaluation"
+        plural = "" if recipe.student_steps == 1 else "s"
+        aim = f"to {recipe.student_steps} sampling step{plural} of one evaluation"
     else:
         aim = "the guidance, to one evaluation per sampling step"
     if dry_run:

@@ -133,7 +133,8 @@ def _run(path: Path) -> dict[str, Any] | None:
 def _student(config: dict[str, Any]) -> str:
     """What a run distils: "4 steps", "guidance"."""
     stage = str(config.get("stage"))
-    return f"{config.get('student_steps')} steps" if stage == "steps" else stage
+    steps = config.get("student_steps")
+    return f"{steps} step{'' if steps == 1 else 's'}" if stage == "steps" else stage
 
 
 def _last_line(path: Path) -> tuple[int, float | None]:
@@ -239,7 +240,7 @@ def _next(found: Status) -> str:
     """The next command of the workflow, for the newest results."""
     ready = [one for one in found.datasets if one["finished"]]
     models = workspace.models()
-    unfinished = [run for run in found.runs if run["steps"] and run["step"] < run["steps"]]
+    unfinished = [run for run in found.runs if _unfinished(run)]
     for run in unfinished:
         path = Path(run["path"])
         if not models or _last_written(path) > models[0].written:
@@ -264,6 +265,11 @@ def _next(found: Status) -> str:
     if not samples["metrics"]:
         return "xmdpt evaluate --fid --ssim --lpips"
     return "xmdpt ui, or xmdpt sample --source person.jpg --pose pose.json"
+
+
+def _unfinished(run: dict[str, Any]) -> bool:
+    """Whether steps are left, or the model is not yet written after the last one."""
+    return bool(run["steps"]) and (run["step"] < run["steps"] or not run["model"])
 
 
 def _last_written(run: Path) -> int:

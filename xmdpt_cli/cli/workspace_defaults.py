@@ -74,7 +74,7 @@ def choose_for_sampling(
         model = str(known.path)
         notes.append(f"model: {known} ({reason})")
     else:
-        known = model_at(model)
+        known = _model_at(model)
     if data is None and not own:
         if known is None:  # a hub id
             dataset, reason = newest_dataset()
@@ -102,6 +102,17 @@ def choose_for_sampling(
         notes.append(f"out: {out}")
     _say(talk, notes)
     return Choice(model, data, vae, out)
+
+
+def _model_at(model: str) -> Model | None:
+    """The model in a folder; None for a hub id. XmdptError for a folder without a model: it needs
+    no dataset."""
+    known = model_at(model)
+    if known is None and Path(model).is_dir():
+        from xmdpt_cli.model.checkpoint import find_model
+
+        find_model(Path(model))
+    return known
 
 
 def _say(talk: Talk, notes: list[str]) -> None:
@@ -165,7 +176,7 @@ def choose_for_distilling(
         model = str(known.path)
         notes.append(f"model: {known} ({reason})")
     else:
-        known = model_at(model)
+        known = _model_at(model)
     if data is None:
         if known is None:  # a hub id
             dataset, reason = newest_dataset()

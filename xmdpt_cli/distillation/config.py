@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from xmdpt_cli.config import option
@@ -10,6 +9,7 @@ from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.training.run_config import RunConfig
 
 STUDENT_STEPS = (1, 2, 4, 8)
+LARGEST_GUIDANCE = 100.0  # far above any scale that is used; the loss of 1e30 is not finite
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,10 @@ class DistillConfig(RunConfig, StudentConfig):  # the last one's fields come fir
                 "for more steps: --stage guidance, whose student samples in any number of steps",
             )
         low, high = self.min_guidance, self.max_guidance
-        if not 1 <= low <= high or not math.isfinite(high):
+        if not 1 <= low <= high <= LARGEST_GUIDANCE:
             raise ConfigError(
-                f"the guidance range is min_guidance to max_guidance, from 1 upwards, not {low} "
-                f"to {high}",
+                "the guidance range is min_guidance to max_guidance, within 1 to "
+                f"{LARGEST_GUIDANCE:g}, not {low:g} to {high:g}",
                 "for example --min-guidance 1 --max-guidance 3",
             )
 

@@ -220,12 +220,22 @@ def find_model(folder: Path) -> Path:
     if (folder / "run.json").is_file():
         raise XmdptError(
             f"{folder} has no model yet: its training was interrupted",
-            f"resume it: xmdpt train --config {folder / 'config.toml'} --out {folder}",
+            f"resume it: xmdpt {_command_of(folder)} --config {folder / 'config.toml'} "
+            f"--out {folder}",
         )
     for name in (CONFIG, WEIGHTS, METADATA):
         if not (folder / name).is_file():
             raise XmdptError(f"not a model folder: {folder} has no {name}", _HINT)
     return folder
+
+
+def _command_of(run: Path) -> str:
+    """The command that writes a run: "train", or "distill" if its record names a teacher."""
+    try:
+        record = records.read(dict[str, Any], run / "run.json")
+    except XmdptError:
+        return "train"
+    return "distill" if "teacher" in record else "train"
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:
