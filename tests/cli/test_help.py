@@ -146,6 +146,7 @@ def test_presets_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> Non
     assert run(["presets"]) == 0
     listed = capsys.readouterr().out
     assert all(f"\n{name}\n" in f"\n{listed}" for name in presets())
+    assert "Meng et al. 2023" in " ".join(listed.split())  # the whole first sentence
     assert run(["presets", "paper/S-512"]) == 0
     shown = capsys.readouterr().out
     assert "batch_size = 10" in shown
