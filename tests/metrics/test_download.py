@@ -408,6 +408,8 @@ def test_missing_weights_are_found_before_images_are_generated(
         evaluate_inputs, "generate_missing", lambda *_: pytest.fail("generated all the same")
     )
     (tmp_path / "model").mkdir()
+    for name in ("config.json", "model.safetensors", "xmdpt.json"):
+        (tmp_path / "model" / name).touch()
     data = dataset(tmp_path / "data", toy=False)
     assert run(["evaluate", "--model", str(tmp_path / "model"), "--data", data, "--lpips"]) == 1
     assert "alexnet, for LPIPS, is not on this machine" in capsys.readouterr().err

@@ -77,8 +77,8 @@ def ui(
     if encoders is not None:
         named = {"vae": vae, "dino_source": dino_source, "dino_pose": dino_pose}
         check_encoders(encoders, {name for name, given in named.items() if given is not None})
-    model, vae = _choose(talk, model, vae)
     check_gradio()  # and the port: both before a model is loaded
+    model, vae = _choose(talk, model, vae)
     listener = listen(host, port)
     with listener:
         from xmdpt_cli.sampling.pipeline import XMDPTPipeline
