@@ -11,13 +11,27 @@ from xmdpt_cli.cli.console import Talk, warn_if_busy
 from xmdpt_cli.cli.help import panels
 from xmdpt_cli.cli.options import (
     AsJson,
+    DataCache,
     DataDir,
     Device,
+    DryRun,
+    Force,
+    OnlineDinoPose,
+    OnlineDinoSource,
+    TrainingVae,
     pick_device,
     quiet_libraries,
     with_options,
 )
-from xmdpt_cli.cli.run_plan import amount, decoder_of, pairs_of, print_plan, print_result
+from xmdpt_cli.cli.run_plan import (
+    amount,
+    decoder_of,
+    encoder_paths,
+    local_copy,
+    pairs_of,
+    print_plan,
+    print_result,
+)
 from xmdpt_cli.cli.workspace_defaults import choose_for_distilling
 from xmdpt_cli.config import complete_preset, resolve
 from xmdpt_cli.distillation.config import DistillConfig
@@ -43,12 +57,7 @@ def distill(
         typer.Option(help="Teacher: model folder, run or hub id [newest that can be one]."),
     ] = None,
     data: DataDir = None,
-    data_cache: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder for a local copy of a remote dataset; it is copied once, then read."
-        ),
-    ] = None,
+    data_cache: DataCache = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -65,25 +74,11 @@ def distill(
     config: Annotated[
         Path | None, typer.Option(help="TOML file with a [distill] table of settings.")
     ] = None,
-    vae: Annotated[
-        str | None,
-        typer.Option(
-            help="VAE for --online and --validate-every: hub id or folder [the dataset's]."
-        ),
-    ] = None,
-    dino_source: Annotated[
-        str | None,
-        typer.Option(help="Source DINOv2 for --online: hub id or folder [the dataset's]."),
-    ] = None,
-    dino_pose: Annotated[
-        str | None, typer.Option(help="Pose DINOv2 for --online: hub id or folder [the dataset's].")
-    ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Resume with changed settings, where a run allows it.")
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the plan and write nothing.")
-    ] = False,
+    vae: TrainingVae = None,
+    dino_source: OnlineDinoSource = None,
+    dino_pose: OnlineDinoPose = None,
+    force: Force = False,
+    dry_run: DryRun = False,
     device: Device = "auto",
     as_json: AsJson = False,
     **flags: Any,
@@ -100,28 +95,20 @@ def distill(
             "a student of stage guidance samples in any number of steps: leave the option out",
         )
     quiet_libraries()
-    from xmdpt_cli.data.fetch import fetch_dataset
     from xmdpt_cli.distillation.distill import check_out, distill
     from xmdpt_cli.distillation.task import DistillTask, teacher_name
     from xmdpt_cli.distillation.teacher import load_teacher
     from xmdpt_cli.storage.ranks import World
-    from xmdpt_cli.training.build_dataloader import EncoderPaths
     from xmdpt_cli.training.loop import training_pairs
 
-    encoders = EncoderPaths(vae, dino_source, dino_pose)
-    if EncoderPaths(None, dino_source, dino_pose) != EncoderPaths() and not recipe.online:
-        raise ConfigError("--dino-source and --dino-pose need --online")
-    if vae is not None and not (recipe.online or recipe.validate_every):
-        raise ConfigError("--vae needs --online or --validate-every")
+    encoders = encoder_paths(recipe, vae, dino_source, dino_pose)
     talk = Talk(as_json, quiet=World.from_environment().rank > 0)  # under torchrun rank 0 prints
     name = "guidance" if recipe.stage == "guidance" else f"{recipe.student_steps}-steps"
-    chosen = choose_for_distilling(talk, model, data, out, name)
+    chosen = choose_for_distilling(talk, model, data, out, recipe.stage, name)
     model, data, out = chosen.model, chosen.data, chosen.out
     teacher = load_teacher(model, recipe)
     check_out(out, teacher)
-    if data_cache is not None:
-        with talk.progress() as progress:
-            data = str(fetch_dataset(data, data_cache, progress))
+    data = local_copy(talk, data, data_cache)
     warn_if_busy(talk)
     dataset = training_pairs(data, out)
     size, pairs = teacher.model.size, pairs_of(dataset)

@@ -15,6 +15,7 @@ from xmdpt_cli.cli.options import (
     AsJson,
     DataDir,
     Device,
+    DryRun,
     pick_device,
     plain,
     quiet_libraries,
@@ -73,9 +74,7 @@ def finetune_vae(
     limit: Annotated[
         int | None, typer.Option(min=1, help="Number of test images to evaluate on [all].")
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the plan and write nothing.")
-    ] = False,
+    dry_run: DryRun = False,
     device: Device = "auto",
     as_json: AsJson = False,
     **flags: Any,

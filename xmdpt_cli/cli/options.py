@@ -34,6 +34,25 @@ EncodersDir = Annotated[
         "--encoders", help="Folder with vae/, dino_source/ and dino_pose/, instead of each option."
     ),
 ]
+DataCache = Annotated[
+    Path | None,
+    typer.Option(help="Folder for a local copy of a remote dataset; it is copied once, then read."),
+]
+TrainingVae = Annotated[
+    str | None,
+    typer.Option(help="VAE for --online and --validate-every: hub id or folder [the dataset's]."),
+]
+OnlineDinoSource = Annotated[
+    str | None,
+    typer.Option(help="Source DINOv2 for --online: hub id or folder [the dataset's]."),
+]
+OnlineDinoPose = Annotated[
+    str | None, typer.Option(help="Pose DINOv2 for --online: hub id or folder [the dataset's].")
+]
+Force = Annotated[
+    bool, typer.Option("--force", help="Resume with changed settings, where a run allows it.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and write nothing.")]
 
 
 def with_options(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:

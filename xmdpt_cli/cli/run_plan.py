@@ -1,4 +1,4 @@
-"""What ``xmdpt train`` and ``xmdpt distill`` print: plan, amount, result."""
+"""What ``xmdpt train`` and ``xmdpt distill`` share: plan, result, encoders, local copy."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from xmdpt_cli.cli.console import Talk, duration
 from xmdpt_cli.cli.dry_run import estimate_lines, setting_lines, warn_of_room
 from xmdpt_cli.cli.next_command import sample_command
 from xmdpt_cli.cli.options import plain
-from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.files import human_bytes
 from xmdpt_cli.training.run_config import RunConfig
 
 if TYPE_CHECKING:
     from xmdpt_cli.data.dataset import PairDataset
+    from xmdpt_cli.training.build_dataloader import EncoderPaths
     from xmdpt_cli.training.loop import TrainResult
     from xmdpt_cli.training.task import Task
     from xmdpt_cli.training.validation import Decode
@@ -74,6 +75,29 @@ def print_result(talk: Talk, done: TrainResult, out: Path, verb: str) -> None:
     if not done.steps_per_second:
         what = f"all {done.steps} steps were already done"
     talk.result(plain(vars(done)), text=f"{what}: {done.model}\nnext: {sample_command(out)}")
+
+
+def encoder_paths(
+    config: RunConfig, vae: str | None, dino_source: str | None, dino_pose: str | None
+) -> EncoderPaths:
+    """The encoders that were given; ConfigError if the run does not use them."""
+    from xmdpt_cli.training.build_dataloader import EncoderPaths
+
+    if (dino_source is not None or dino_pose is not None) and not config.online:
+        raise ConfigError("--dino-source and --dino-pose need --online")
+    if vae is not None and not (config.online or config.validate_every):
+        raise ConfigError("--vae needs --online or --validate-every")
+    return EncoderPaths(vae, dino_source, dino_pose)
+
+
+def local_copy(talk: Talk, data: str, cache: Path | None) -> str:
+    """The dataset, or its copy in the folder ``cache``, which is made first."""
+    if cache is None:
+        return data
+    from xmdpt_cli.data.fetch import fetch_dataset
+
+    with talk.progress() as progress:
+        return str(fetch_dataset(data, cache, progress))
 
 
 def decoder_of(

@@ -11,17 +11,30 @@ from xmdpt_cli.cli.console import Talk, warn_if_busy
 from xmdpt_cli.cli.help import panels
 from xmdpt_cli.cli.options import (
     AsJson,
+    DataCache,
     DataDir,
     Device,
+    DryRun,
+    Force,
+    OnlineDinoPose,
+    OnlineDinoSource,
+    TrainingVae,
     pick_device,
     quiet_libraries,
     with_options,
 )
-from xmdpt_cli.cli.run_plan import amount, decoder_of, pairs_of, print_plan, print_result
+from xmdpt_cli.cli.run_plan import (
+    amount,
+    decoder_of,
+    encoder_paths,
+    local_copy,
+    pairs_of,
+    print_plan,
+    print_result,
+)
 from xmdpt_cli.cli.workspace import run_folder
 from xmdpt_cli.cli.workspace_defaults import training_data
 from xmdpt_cli.config import complete_preset, resolve
-from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.training.config import TrainConfig
 
 
@@ -44,12 +57,7 @@ from xmdpt_cli.training.config import TrainConfig
 @with_options(TrainConfig)
 def train(
     data: DataDir = None,
-    data_cache: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder for a local copy of a remote dataset; it is copied once, then read."
-        ),
-    ] = None,
+    data_cache: DataCache = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Run folder to write or to resume [runs/SIZE or runs/PRESET]."),
@@ -64,25 +72,11 @@ def train(
     config: Annotated[
         Path | None, typer.Option(help="TOML file with a [train] table of settings.")
     ] = None,
-    vae: Annotated[
-        str | None,
-        typer.Option(
-            help="VAE for --online and --validate-every: hub id or folder [the dataset's]."
-        ),
-    ] = None,
-    dino_source: Annotated[
-        str | None,
-        typer.Option(help="Source DINOv2 for --online: hub id or folder [the dataset's]."),
-    ] = None,
-    dino_pose: Annotated[
-        str | None, typer.Option(help="Pose DINOv2 for --online: hub id or folder [the dataset's].")
-    ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Resume with changed settings, where a run allows it.")
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the plan and write nothing.")
-    ] = False,
+    vae: TrainingVae = None,
+    dino_source: OnlineDinoSource = None,
+    dino_pose: OnlineDinoPose = None,
+    force: Force = False,
+    dry_run: DryRun = False,
     device: Device = "auto",
     as_json: AsJson = False,
     **flags: Any,
@@ -95,22 +89,14 @@ def train(
     if out is None:
         out = run_folder(recipe.size, preset, flags.get("size") is not None)
     quiet_libraries()
-    from xmdpt_cli.data.fetch import fetch_dataset
     from xmdpt_cli.storage.ranks import World
-    from xmdpt_cli.training.build_dataloader import EncoderPaths
     from xmdpt_cli.training.loop import train, training_pairs
     from xmdpt_cli.training.task import TrainTask
 
-    encoders = EncoderPaths(vae, dino_source, dino_pose)
-    if EncoderPaths(None, dino_source, dino_pose) != EncoderPaths() and not recipe.online:
-        raise ConfigError("--dino-source and --dino-pose need --online")
-    if vae is not None and not (recipe.online or recipe.validate_every):
-        raise ConfigError("--vae needs --online or --validate-every")
+    encoders = encoder_paths(recipe, vae, dino_source, dino_pose)
     talk = Talk(as_json, quiet=World.from_environment().rank > 0)  # under torchrun rank 0 prints
     data = training_data(talk, data, out)
-    if data_cache is not None:
-        with talk.progress() as progress:
-            data = str(fetch_dataset(data, data_cache, progress))
+    data = local_copy(talk, data, data_cache)
     warn_if_busy(talk)
     dataset = training_pairs(data, out)
     if dry_run:

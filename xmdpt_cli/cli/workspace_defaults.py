@@ -76,13 +76,8 @@ def choose_for_sampling(
     else:
         known = _model_at(model)
     if data is None and not own:
-        if known is None:  # a hub id
-            dataset, reason = newest_dataset()
-            data = str(dataset.path)
-        else:
-            path, reason = dataset_of(known)
-            data = str(path)
-        notes.append(f"data: {data} ({reason})")
+        data, note = _data_for(known)
+        notes.append(note)
     tuned = None
     if is_tiny_word(vae) or (vae is not None and (Path(vae) / LATENTS).is_file()):
         suffix = (suffix or ("-own" if own else "")) + "-tiny"
@@ -113,6 +108,17 @@ def _model_at(model: str) -> Model | None:
 
         find_model(Path(model))
     return known
+
+
+def _data_for(model: Model | None) -> tuple[str, str]:
+    """The dataset that a model was trained on, or the newest one for a model on the hub (None) or
+    for none; and a note of the choice."""
+    if model is None:
+        dataset, reason = newest_dataset()
+        path: str | Path = dataset.path
+    else:
+        path, reason = dataset_of(model)
+    return str(path), f"data: {path} ({reason})"
 
 
 def _say(talk: Talk, notes: list[str]) -> None:
@@ -162,29 +168,24 @@ class Distillation:
 
 
 def choose_for_distilling(
-    talk: Talk, model: str | None, data: str | None, out: Path | None, name: str
+    talk: Talk, model: str | None, data: str | None, out: Path | None, stage: str, name: str
 ) -> Distillation:
     """Choose what was not given, and print the choices in one line.
 
-    ``name``: of the stage, as in the run's folder: "guidance", "4-steps". A run that exists keeps
-    its teacher.
+    ``stage``: "guidance" or "steps"; ``name``: of the student, at the end of its run's folder. A
+    run that exists keeps its teacher.
     """
     notes = []
     known: Model | None
     if model is None:
-        known, reason = _teacher_of_run(out) or newest_teacher("steps" if "steps" in name else name)
+        known, reason = _teacher_of_run(out) or newest_teacher(stage)
         model = str(known.path)
         notes.append(f"model: {known} ({reason})")
     else:
         known = _model_at(model)
     if data is None:
-        if known is None:  # a hub id
-            dataset, reason = newest_dataset()
-            data = str(dataset.path)
-        else:
-            path, reason = dataset_of(known)
-            data = str(path)
-        notes.append(f"data: {data} ({reason})")
+        data, note = _data_for(known)
+        notes.append(note)
     if out is None:
         out = RUNS / f"{run_name(model).removesuffix('-guidance')}-{name}"
         notes.append(f"out: {out}")
@@ -255,9 +256,8 @@ def choose_for_vae(
     """
     notes = []
     if data is None:
-        dataset, reason = newest_dataset()
-        data = str(dataset.path)
-        notes.append(f"data: {data} ({reason})")
+        data, note = _data_for(None)
+        notes.append(note)
     if out is None:
         from xmdpt_cli.data.manifest import read_manifest
         from xmdpt_cli.storage.stores import open_store

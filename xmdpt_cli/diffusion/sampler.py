@@ -95,9 +95,10 @@ def sample(
         clean = schedule.clean(x, out, step.alpha, step.sigma)
         if step.correct:
             x = _weighted(step.correct, [before, clean, *earlier])
-        if solver == POLICY:
-            earlier = [schedule.clean(x, second, step.alpha, step.sigma)]
-        before, x = x, _weighted(step.predict, [x, clean, *earlier])
+        others = earlier
+        if solver == POLICY:  # its prediction at the end of the step
+            others = [schedule.clean(x, second, step.alpha, step.sigma)]
+        before, x = x, _weighted(step.predict, [x, clean, *others])
         earlier = [clean, *earlier][:2]
         if callback is not None:
             callback(StepResult(i + 1, steps, clean))

@@ -13,6 +13,7 @@ from torch import Tensor
 from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.encoders.vae import sample_posterior
 from xmdpt_cli.model import XMDPT
+from xmdpt_cli.training.made_up_inputs import made_up_features
 from xmdpt_cli.training.step import StepBatch, StepNoise, to_device
 from xmdpt_cli.training.validation_pairs import ValidationPairs
 
@@ -78,20 +79,7 @@ def made_up_inputs(
     dataset: PairDataset, model: XMDPT, count: int, device: torch.device
 ) -> DistillInputs:
     """Random inputs of the dataset's shapes, for ``count`` pairs."""
-    side = model.pose_pixels
-
-    def normal(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        return torch.randn(count, *shape, device=device).to(dtype)
-
-    maps = None
-    if model.conditioning == "tokens":
-        maps = (normal(3, side, side), normal(3, side, side))
     return DistillInputs(
-        target=normal(*model.latent_shape),
-        source=normal(*model.latent_shape),
-        noise=normal(*model.latent_shape),
+        **made_up_features(dataset, model, count, device),
         uniform=torch.rand(count, 3 + model.tdnet.grid**2, device=device),
-        pose_tokens=normal(*dataset.column("pose_tokens").shape, dtype=torch.bfloat16),
-        source_tokens=normal(*dataset.column("source_tokens").shape, dtype=torch.bfloat16),
-        pose_maps=maps,
     )

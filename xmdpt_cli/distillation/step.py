@@ -11,9 +11,10 @@ from xmdpt_cli.diffusion import Losses, Schedule
 from xmdpt_cli.diffusion.guidance import guidance_scale
 from xmdpt_cli.distillation.config import DistillConfig
 from xmdpt_cli.distillation.inputs import DistillInputs
-from xmdpt_cli.distillation.teacher import ModelConditions, Teacher, conditions_of
+from xmdpt_cli.distillation.teacher import Teacher
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.model.fast import training_passes
+from xmdpt_cli.training.conditions import ModelConditions, conditions_of
 from xmdpt_cli.training.step import Step
 
 #: The squared error of a predicted noise is 1 / abar times as large in v: up to 25,000 times on the

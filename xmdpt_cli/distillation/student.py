@@ -9,11 +9,11 @@ import torch
 from xmdpt_cli.model import XMDPT
 
 
-def student_settings(teacher: XMDPT) -> dict[str, Any]:
-    """The arguments of the student's ``XMDPT``: no networks that only training needs."""
-    settings = teacher._hub_mixin_config
+def settings_of(model: XMDPT) -> dict[str, Any]:
+    """The arguments that the model was built with."""
+    settings = model._hub_mixin_config
     assert isinstance(settings, dict)
-    return {**settings, "predictor": "none", "repa_width": 0, "guidance_embed": True}
+    return settings
 
 
 def build_student(teacher: XMDPT, two_predictions: bool) -> XMDPT:
@@ -22,7 +22,9 @@ def build_student(teacher: XMDPT, two_predictions: bool) -> XMDPT:
     ``two_predictions``: the second half of its output predicts the same as the first, which a
     policy needs, instead of the teacher's variance.
     """
-    student = XMDPT(**student_settings(teacher))
+    settings = settings_of(teacher)  # without the networks that only training needs
+    settings = {**settings, "predictor": "none", "repa_width": 0, "guidance_embed": True}
+    student = XMDPT(**settings)
     if student.tdnet.pos_embed.is_meta:
         return student
     known = teacher.state_dict()

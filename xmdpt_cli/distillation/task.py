@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xmdpt_cli.diffusion import Schedule, sample
+from xmdpt_cli.diffusion import Schedule
 from xmdpt_cli.distillation.config import DistillConfig
 from xmdpt_cli.distillation.guidance import GuidanceStep
 from xmdpt_cli.distillation.inputs import (
@@ -21,7 +21,7 @@ from xmdpt_cli.distillation.inputs import (
 )
 from xmdpt_cli.distillation.step import DistillStep
 from xmdpt_cli.distillation.steps import StepsStep
-from xmdpt_cli.distillation.student import build_student
+from xmdpt_cli.distillation.student import build_student, settings_of
 from xmdpt_cli.distillation.teacher import Teacher
 from xmdpt_cli.encoders.identity import dataset_note
 from xmdpt_cli.errors import XmdptError
@@ -29,8 +29,8 @@ from xmdpt_cli.model import XMDPT
 from xmdpt_cli.sampling.dataset_images import check_features
 from xmdpt_cli.sampling.sampler import Sampler
 from xmdpt_cli.training.step import StepBatch
-from xmdpt_cli.training.task import Task
-from xmdpt_cli.training.validation_metrics import LOSS_SEED, condition_of
+from xmdpt_cli.training.task import Task, sample_pairs
+from xmdpt_cli.training.validation_metrics import LOSS_SEED
 from xmdpt_cli.training.validation_pairs import ValidationPairs
 
 STEPS: dict[str, type[DistillStep]] = {"guidance": GuidanceStep, "steps": StepsStep}
@@ -76,7 +76,7 @@ class DistillTask(Task):
     def make_step(self, model: XMDPT, device: torch.device) -> DistillStep:
         if model.tdnet.pos_embed.is_meta:
             with torch.device("meta"):
-                frozen = XMDPT(**_settings(self.teacher.model))
+                frozen = XMDPT(**settings_of(self.teacher.model))
         else:  # a copy: several processes shard it with the student
             frozen = copy.deepcopy(self.teacher.model).to(device)
         return self._step(model, frozen, device)
@@ -135,13 +135,13 @@ class DistillTask(Task):
 
     def sample(self, model: XMDPT, pairs: ValidationPairs, noise: Tensor) -> Tensor:
         schedule = Schedule(self.teacher.schedule.kind, "v").to(noise.device)
-        return _sample(model, schedule, self._sampling(), pairs, noise)
+        return sample_pairs(model, schedule, self._sampling(), pairs, noise)
 
     def reference(self, pairs: ValidationPairs, noise: Tensor) -> Tensor:
         """The teacher's latents, by its own sampling defaults."""
         schedule = self.teacher.schedule.to(noise.device)
         model = self._teacher_on(noise.device)
-        return _sample(model, schedule, self.teacher.metadata["sampling"], pairs, noise)
+        return sample_pairs(model, schedule, self.teacher.metadata["sampling"], pairs, noise)
 
     @torch.no_grad()
     def losses(self, model: XMDPT, pairs: ValidationPairs) -> dict[str, float]:
@@ -164,33 +164,6 @@ class DistillTask(Task):
         if device not in copies:
             copies[device] = copy.deepcopy(known).to(device)
         return copies[device]
-
-
-def _settings(model: XMDPT) -> dict[str, Any]:
-    settings = model._hub_mixin_config
-    assert isinstance(settings, dict)
-    return settings
-
-
-def _sample(
-    model: XMDPT,
-    schedule: Schedule,
-    settings: dict[str, Any],
-    pairs: ValidationPairs,
-    noise: Tensor,
-) -> Tensor:
-    condition, tokens = condition_of(model, pairs)
-    return sample(
-        model,
-        noise,
-        condition,
-        tokens=tokens,
-        schedule=schedule,
-        steps=settings["steps"],
-        solver=settings.get("solver", "ddim"),
-        guidance=settings["guidance"],
-        power=settings["power"],
-    )
 
 
 def teacher_name(source: str | Path) -> str:

@@ -6,7 +6,7 @@ Legend: N pairs, C latent channels, h, w latent size, D width.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from xmdpt_cli.model import XMDPT, TokenConditions, kernels
 from xmdpt_cli.model.fast import training_passes
 from xmdpt_cli.sampling.hub import fetch
 from xmdpt_cli.sampling.sampler import Sampler
+from xmdpt_cli.training.conditions import ModelConditions, conditions_of
 
 
 def load_teacher(source: str | Path, config: DistillConfig) -> Sampler:
@@ -62,22 +63,6 @@ def check_teacher(metadata: dict[str, Any], place: str | Path, config: DistillCo
             f"contain the teacher's default of {default:g}",
             f"--{'min' if default < config.min_guidance else 'max'}-guidance {default:g}",
         )
-
-
-class ModelConditions(NamedTuple):
-    """The conditions of a batch as a model reads them."""
-
-    vector: Tensor  # (N, D)
-    tokens: TokenConditions | None  # of ``conditioning="tokens"``
-
-
-def conditions_of(model: XMDPT, inputs: DistillInputs) -> ModelConditions:
-    """The conditions of a batch, by the model's own networks."""
-    vector = model.condition(inputs.pose_tokens, inputs.source_tokens, inputs.source)
-    tokens = None
-    if inputs.pose_maps is not None:
-        tokens = model.token_conditions(inputs.source, *inputs.pose_maps)
-    return ModelConditions(vector, tokens)
 
 
 class Teacher(nn.Module):

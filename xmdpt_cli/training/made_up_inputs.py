@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -15,32 +17,36 @@ def made_up_inputs(
     config: TrainConfig, dataset: PairDataset, model: XMDPT, count: int, device: torch.device
 ) -> Inputs:
     """Random inputs of the dataset's shapes, for ``count`` pairs."""
-    tokens, side = model.tdnet.grid**2, model.pose_pixels
-
-    def normal(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        return torch.randn(count, *shape, device=device).to(dtype)
-
-    def dino_tokens(name: str) -> Tensor:
-        return normal(*dataset.column(name).shape, dtype=torch.bfloat16)
-
-    maps = None
-    if config.conditioning == "tokens":
-        maps = (normal(3, side, side), normal(3, side, side))
+    features, tokens = made_up_features(dataset, model, count, device), model.tdnet.grid**2
     mask = None
     if config.predictor != "none":
         mask = Mask.random(torch.rand(count, tokens, device=device), config.mask_ratio)
     kept = torch.ones(count, dtype=torch.bool, device=device)
     return Inputs(
-        target=normal(*model.latent_shape),
-        source=normal(*model.latent_shape),
-        noise=normal(*model.latent_shape),
-        masked_noise=normal(*model.latent_shape) if mask is not None else None,
+        **features,
+        masked_noise=features["noise"].clone() if mask is not None else None,
         timesteps=torch.zeros(count, dtype=torch.long, device=device),
         keep=kept,
         keep_masked=kept,
-        pose_tokens=dino_tokens("pose_tokens"),
-        source_tokens=dino_tokens("source_tokens"),
         mask=mask,
-        pose_maps=maps,
-        target_tokens=dino_tokens("source_tokens") if config.repa_weight else None,
+        target_tokens=features["source_tokens"].clone() if config.repa_weight else None,
     )
+
+
+def made_up_features(
+    dataset: PairDataset, model: XMDPT, count: int, device: torch.device
+) -> dict[str, Any]:
+    """Random latents, noise, DINOv2 tokens and, for a model that takes them, pose maps."""
+
+    def normal(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.randn(count, *shape, device=device).to(dtype)
+
+    maps, side = None, model.pose_pixels
+    if model.conditioning == "tokens":
+        maps = (normal(3, side, side), normal(3, side, side))
+    latents = {name: normal(*model.latent_shape) for name in ("target", "source", "noise")}
+    tokens = {
+        name: normal(*dataset.column(name).shape, dtype=torch.bfloat16)
+        for name in ("pose_tokens", "source_tokens")
+    }
+    return {**latents, **tokens, "pose_maps": maps}

@@ -25,6 +25,7 @@ from xmdpt_cli.diffusion import Losses, Schedule, training_loss
 from xmdpt_cli.encoders.vae import sample_posterior
 from xmdpt_cli.model import XMDPT, Mask, kernels
 from xmdpt_cli.model.fast import training_passes
+from xmdpt_cli.training.conditions import conditions_of
 from xmdpt_cli.training.config import TrainConfig
 
 
@@ -215,10 +216,8 @@ class TrainStep(Step):
         with torch.autocast(inputs.target.device.type, torch.bfloat16, enabled=self.autocast):
             masked_noise = inputs.noise if inputs.masked_noise is None else inputs.masked_noise
             schedule, t = self.schedule, inputs.timesteps
-            condition = model.condition(inputs.pose_tokens, inputs.source_tokens, inputs.source)
-            tokens = repa = None
-            if inputs.pose_maps is not None:
-                tokens = model.token_conditions(inputs.source, *inputs.pose_maps)
+            condition, tokens = conditions_of(model, inputs)
+            repa = None
             if inputs.target_tokens is not None:
                 repa = repa_target(inputs.target_tokens, model.tdnet.grid)
             passes = training_passes(

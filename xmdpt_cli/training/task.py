@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, TypeVar
@@ -19,11 +20,12 @@ from xmdpt_cli.diffusion import Schedule, sample
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.training.build_model import build_model
 from xmdpt_cli.training.checks import check_dataset
+from xmdpt_cli.training.conditions import conditions_of
 from xmdpt_cli.training.config import TrainConfig
 from xmdpt_cli.training.made_up_inputs import made_up_inputs
 from xmdpt_cli.training.run_config import RunConfig
 from xmdpt_cli.training.step import Step, StepBatch, TrainStep, step_inputs
-from xmdpt_cli.training.validation_metrics import condition_of, validation_losses
+from xmdpt_cli.training.validation_metrics import validation_losses
 from xmdpt_cli.training.validation_pairs import ValidationPairs
 
 T = TypeVar("T", bound="Task")
@@ -149,18 +151,8 @@ class TrainTask(Task):
         return self.config.conditioning == "tokens"
 
     def sample(self, model: XMDPT, pairs: ValidationPairs, noise: Tensor) -> Tensor:
-        condition, tokens = condition_of(model, pairs)
-        return sample(
-            model,
-            noise,
-            condition,
-            tokens=tokens,
-            schedule=self._schedule(noise.device),
-            steps=self.config.sampling_steps,
-            solver=self.config.sampling_solver,
-            guidance=self.config.guidance,
-            power=self.config.power,
-        )
+        schedule = self._schedule(noise.device)
+        return sample_pairs(model, schedule, self.metadata()["sampling"], pairs, noise)
 
     def losses(self, model: XMDPT, pairs: ValidationPairs) -> dict[str, float]:
         device = model.tdnet.pos_embed.device
@@ -168,3 +160,25 @@ class TrainTask(Task):
 
     def _schedule(self, device: torch.device) -> Schedule:
         return Schedule(self.config.schedule, self.config.prediction).to(device)
+
+
+def sample_pairs(
+    model: XMDPT,
+    schedule: Schedule,
+    settings: Mapping[str, Any],
+    pairs: ValidationPairs,
+    noise: Tensor,
+) -> Tensor:
+    """Latents (N, C, h, w) of the pairs. ``settings``: sampling defaults, as in xmdpt.json."""
+    condition, tokens = conditions_of(model, pairs)
+    return sample(
+        model,
+        noise,
+        condition,
+        tokens=tokens,
+        schedule=schedule,
+        steps=settings["steps"],
+        solver=settings.get("solver", "ddim"),
+        guidance=settings["guidance"],
+        power=settings["power"],
+    )

@@ -12,19 +12,11 @@ from torch.nn.functional import cosine_similarity
 
 from xmdpt_cli.diffusion import Schedule, start_noise
 from xmdpt_cli.diffusion.loss import loss_terms
-from xmdpt_cli.model import XMDPT, TokenConditions
+from xmdpt_cli.model import XMDPT
+from xmdpt_cli.training.conditions import conditions_of
 from xmdpt_cli.training.validation_pairs import CHUNK, ItemViews, ValidationPairs, stratified
 
 LOSS_SEED = 1  # other noise than the generated images start from
-
-
-def condition_of(model: XMDPT, pairs: ValidationPairs) -> tuple[Tensor, TokenConditions | None]:
-    """Condition vectors (N, D), and the token conditions of ``conditioning="tokens"``."""
-    condition = model.condition(pairs.pose_tokens, pairs.source_tokens, pairs.source)
-    if model.conditioning != "tokens":
-        return condition, None
-    assert pairs.pose_maps is not None
-    return condition, model.token_conditions(pairs.source, *pairs.pose_maps)
 
 
 @torch.no_grad()
@@ -40,7 +32,7 @@ def validation_losses(
     vb: list[list[Tensor]] = [[], [], [], []]
     times = [stratified(len(pairs.positions), schedule.steps, q) for q in range(4)]
     for number, part in enumerate(pairs.chunks(device)):
-        condition, tokens = condition_of(model, part)
+        condition, tokens = conditions_of(model, part)
         for q in range(4):
             noise = start_noise(tuple(part.target.shape[1:]), LOSS_SEED + q, part.positions)
             noise = noise.to(device)
