@@ -88,8 +88,11 @@ def apply(patch: pytest.MonkeyPatch) -> None:
     for name, size in SIZES.items():
         patch.setitem(REAL, name, size)
     patch.setattr("xmdpt_cli.training.footprint.LONG", 0.05)  # seconds of a step that is measured
-    patch.setattr("xmdpt_cli.toy.demo.TEST_PEOPLE", 2)
     patch.setattr(OpenPose, "load", lambda *_, **__: with_network(_somebody()))
+
+
+def apply_to_demo(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("xmdpt_cli.toy.demo.TEST_PEOPLE", 2)
 
 
 def apply_to_bench(patch: pytest.MonkeyPatch) -> None:
@@ -117,6 +120,8 @@ def main(program: str, *arguments: str) -> None:
     if "HF_HUB_CACHE" in os.environ:  # read when it was imported, which a forked process did not
         huggingface_hub.constants.HF_HUB_CACHE = os.environ["HF_HUB_CACHE"]
     apply(pytest.MonkeyPatch())
+    if "demo" in arguments:
+        apply_to_demo(pytest.MonkeyPatch())
     if "bench" in arguments:
         apply_to_bench(pytest.MonkeyPatch())
     if program == "python" and arguments[:2] == ("-m", "xmdpt_cli"):
