@@ -49,8 +49,14 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     return Prepared(root / "data", make_model(root / "model", root / "data/encoders"))
 
 
-def test_solvers(prepared: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_solvers(
+    prepared: Prepared,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     solvers = script("solvers")
+    monkeypatch.setattr(solvers, "CONVERGED", 20)
     given = ["--data", str(prepared.data), "--model", str(prepared.model), "--out", str(tmp_path)]
     given += ["--steps", "1", "3", "--solver", "ddim", "unipc", "--spacing", "trailing"]
     solvers.main([*given, "--interval", "0:1", "--interval", "0.2:0.7", "--limit", "2"])
