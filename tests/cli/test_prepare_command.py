@@ -5,11 +5,10 @@ from __future__ import annotations
 import filecmp
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from forked import run_ranks, xmdpt
 from hashes import hashes
 from PIL import Image
 
@@ -346,15 +345,9 @@ def test_wrong_options(
     assert named in err
 
 
-def test_torchrun_gives_the_bytes_of_one_process(
+def test_two_ranks_give_the_bytes_of_one_process(
     work: Path, tmp_path: Path, capsys: Capture
 ) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", "2", "-m", "xmdpt_cli", "prepare", *map(str, options(work))]
-    done = subprocess.run(
-        [*command, "--out", str(tmp_path / "two")], capture_output=True, text=True, check=False,
-        timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    run_ranks(2, xmdpt, "prepare", *options(work), "--out", tmp_path / "two")
     run_prepare(capsys, 0, *options(work), "--out", tmp_path / "one")
     assert hashes(tmp_path / "two") == hashes(tmp_path / "one")

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_ranks import run_commands
+from forked import start_ranks
 from PIL import Image
 
 from xmdpt_cli.cli.app import run
 
 Capture = pytest.CaptureFixture[str]
-COMMAND_RANKS = Path(__file__).parents[1] / "helpers" / "command_ranks.py"
 
 
 def ok(*arguments: object) -> None:
@@ -217,15 +218,6 @@ def test_evaluate_over_seeds_and_views(work: Path, tmp_path: Path, capsys: Captu
     assert "condition_similarity_views" in output
 
 
-def torchrun(folder: Path, *commands: list[object]) -> subprocess.CompletedProcess[str]:
-    """Run the commands in one process group of two; ``folder`` gets each rank's exit codes."""
-    words = [[str(word) for word in command] for command in commands]
-    (folder / "commands.json").write_text(json.dumps(words))
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    launch = [*start, str(COMMAND_RANKS), str(folder)]
-    return subprocess.run(launch, capture_output=True, text=True, check=False, timeout=120)
-
-
 def test_two_processes_evaluate_like_one(work: Path, tmp_path: Path) -> None:
     """The same file to the byte; and an image that only one of them meets is an error of both."""
     out = tmp_path / "generated"
@@ -248,18 +240,20 @@ def test_two_processes_evaluate_like_one(work: Path, tmp_path: Path) -> None:
         "broken image": ["evaluate", "--generated", damaged, *options],
     }
     two = {name: tmp_path / f"{name}.json" for name in evaluations}
-    done = torchrun(tmp_path, *([*args, "--out", two[name]] for name, args in evaluations.items()))
+    commands = [[str(w) for w in [*args, "--out", two[n]]] for n, args in evaluations.items()]
+    ranks = start_ranks(2, run_commands, tmp_path, commands)
+    assert all(rank.wait() for rank in ranks)  # the exit code of the last command
+    output, errors = map("".join, zip(*(rank.communicate() for rank in ranks), strict=True))
     codes = [json.loads((tmp_path / f"codes-{rank}.json").read_text())[:3] for rank in (0, 1)]
-    assert codes == [[0, 0, 1]] * 2, done.stderr
-    assert done.stdout.count("generated, by protocol") == 1  # one of them speaks
+    assert codes == [[0, 0, 1]] * 2, errors
+    assert output.count("generated, by protocol") == 1  # one of them speaks
     for name in ("folders", "data"):
         ok(*evaluations[name], "--out", tmp_path / "one.json")
         assert (tmp_path / "one.json").read_text() == two[name].read_text()
     # a network that is not there: rank 0 says it for both
-    assert done.stderr.count("alexnet, for LPIPS, is not on this machine") == 1
+    assert errors.count("alexnet, for LPIPS, is not on this machine") == 1
     assert not two["no network"].exists()
-    assert done.returncode != 0
-    assert f"broken image: {broken}" in done.stderr
+    assert f"broken image: {broken}" in errors
     assert not two["broken image"].exists()
 
 

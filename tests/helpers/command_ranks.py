@@ -1,8 +1,4 @@
-"""Several commands in one process group: ``torchrun command_ranks.py FOLDER``.
-
-FOLDER/commands.json holds a list of argument lists. Each rank runs them in order and writes its
-exit codes to FOLDER/codes-RANK.json after each command; it exits with the code of the last one.
-"""
+"""Several commands in one process group, so that it is joined once."""
 
 from __future__ import annotations
 
@@ -13,10 +9,14 @@ from pathlib import Path
 
 from xmdpt_cli.cli.app import main
 
-if __name__ == "__main__":
-    folder = Path(sys.argv[1])
+
+def run_commands(folder: Path, commands: list[list[str]]) -> None:
+    """Run argument lists in order; end the process with the code of the last one.
+
+    The exit codes are written to ``folder``/codes-RANK.json after each command.
+    """
     codes: list[int] = []
-    for arguments in json.loads((folder / "commands.json").read_text()):
+    for arguments in commands:
         sys.argv[1:] = arguments
         codes.append(main())
         (folder / f"codes-{os.environ['RANK']}.json").write_text(json.dumps(codes))

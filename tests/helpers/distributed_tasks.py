@@ -1,4 +1,4 @@
-"""Tasks of several processes: ``torchrun distributed_tasks.py TASK FOLDER``."""
+"""Tasks of several ranks. ``torchrun distributed_tasks.py FOLDER`` runs ``end``."""
 
 from __future__ import annotations
 
@@ -201,5 +201,4 @@ def end(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    tasks = {"train": train, "resume": resume, "lose": lose, "fit": fit, "end": end}
-    tasks[sys.argv[1]](Path(sys.argv[2]))
+    end(Path(sys.argv[1]))

@@ -1,9 +1,8 @@
-"""Every metric on two ranks: ``torchrun metric_ranks.py FOLDER`` writes a file of values a rank."""
+"""Every metric on two ranks: ``main`` writes a file of values a rank."""
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import cv2
@@ -49,7 +48,3 @@ def main(folder: Path) -> None:
                 found["own again"][metric.name] = len(metric.rows())  # after compute
     (folder / f"{rank}.json").write_text(json.dumps(found))
     torch.distributed.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

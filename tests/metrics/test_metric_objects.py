@@ -10,9 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cv2
+import metric_ranks
 import numpy as np
 import pytest
 import torch
+from forked import run_ranks
 from metric_ranks import COUNT, images, metrics
 from PIL import Image
 from torch import Tensor
@@ -36,8 +38,6 @@ from xmdpt_cli.metrics import (
 )
 from xmdpt_cli.metrics.features import toy_features
 from xmdpt_cli.metrics.fid import frechet_distance
-
-RANKS = Path(__file__).parents[1] / "helpers" / "metric_ranks.py"
 
 
 def test_every_golden_pair(shared: Callable[[str], Path]) -> None:
@@ -91,12 +91,7 @@ def test_update_compute_reset_and_forward(metric: Metric) -> None:
 
 def test_two_ranks_compute_what_one_process_does(tmp_path: Path) -> None:
     """With parts of different sizes, and with a rank without images."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    done = subprocess.run(
-        [*launcher, "--nproc-per-node", "2", str(RANKS), str(tmp_path)],
-        capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    run_ranks(2, metric_ranks.main, tmp_path)
     expected = {}
     for metric in metrics():
         metric.update(images(0), images(1))

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +13,7 @@ import torch
 from fake_dataset import FakeEncoder, annotation_row, flat_name, make_dataset, tree_name
 from hashes import hashes
 from numpy.typing import NDArray
+from prepare_child import start
 from safetensors.torch import load as load_safetensors
 
 from xmdpt_cli.data.index import read_index
@@ -118,40 +115,13 @@ def test_a_lost_shard_is_made_again(tmp_path: Path) -> None:
     assert hashes(out) == before
 
 
-CHILD = """
-import os, signal, sys, time
-sys.path[:0] = [sys.argv[3], sys.argv[4]]
-import torch
-from fake_dataset import FakeEncoder
-from xmdpt_cli.datasets.find import find_dataset
-from xmdpt_cli.prepare.pipeline import prepare_dataset
-
-class Slow(FakeEncoder):
-    def encode(self, images, poses):
-        if len(self.calls) == int(sys.argv[5]):
-            print("here", flush=True)
-            time.sleep(60)
-        return super().encode(images, poses)
-
-prepare_dataset(find_dataset(sys.argv[1]), sys.argv[2], size=32, encoder=Slow(),
-                items_per_shard=2, batch_size=4)
-"""
-
-
 def test_a_killed_run_resumes_to_the_same_bytes(tmp_path: Path) -> None:
     root, out = make_dataset(tmp_path / "raw"), tmp_path / "out"
     prepare(root, tmp_path / "undisturbed")
-    here, repo = Path(__file__).parents[1] / "helpers", Path(__file__).parents[2]
-    middle_of_second_shard = "6"
-    command = [sys.executable, "-c", CHILD, str(root), str(out), str(here), str(repo)]
-    paths = os.pathsep.join(map(str, Path(__file__).parents[1:3]))
-    environment = {**os.environ, "PYTHONPATH": paths}
-    with subprocess.Popen(
-        [*command, middle_of_second_shard], stdout=subprocess.PIPE, text=True, env=environment
-    ) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline() == "here\n"
-        os.kill(child.pid, signal.SIGKILL)
+    child = start(root, out, stall=6)  # in the middle of the second shard
+    child.wait_for("here\n")
+    child.kill()
+    child.wait()
     left = {path.name for path in out.iterdir()}
     assert left == {
         ".lock", "prepare.json", "train-000000.tar", "train-000000.index.json",

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from fake_dataset import FakeEncoder, make_dataset
 from hashes import hashes
+from prepare_child import ended_well, start
 
 from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.errors import ConfigError, XmdptError
@@ -19,26 +16,6 @@ from xmdpt_cli.prepare.pipeline import prepare_dataset
 from xmdpt_cli.prepare.plan import plan_shards, share
 from xmdpt_cli.storage.ranks import ProcessGroup, World
 from xmdpt_cli.storage.stores import LocalStore
-
-HELPERS = Path(__file__).parents[1] / "helpers"
-
-
-def start(
-    root: Path, out: Path, *, rank: int = 0, world: int = 1, workers: int = 0, stall: int = -1
-) -> subprocess.Popen[str]:
-    paths = os.pathsep.join(map(str, (HELPERS, HELPERS.parents[1])))
-    environment = {**os.environ, "PYTHONPATH": paths, "RANK": str(rank), "WORLD_SIZE": str(world)}
-    command = [sys.executable, str(HELPERS / "prepare_child.py"), str(root), str(out)]
-    return subprocess.Popen(
-        [*command, str(workers), str(stall)], env=environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-
-
-def ended_well(child: subprocess.Popen[str]) -> None:
-    output, errors = child.communicate(timeout=120)
-    assert child.returncode == 0, errors
-    assert output == "done\n"
 
 
 @pytest.fixture(scope="module")
@@ -70,15 +47,14 @@ def test_a_killed_run_resumes_with_another_number_of_ranks(
 ) -> None:
     out = tmp_path / "out"
     first, second = (start(root, out, rank=r, world=2, stall=6 * r - 1) for r in (0, 1))
-    assert second.stdout is not None
-    assert second.stdout.readline() == "here\n"  # in the middle of its second shard
+    second.wait_for("here\n")  # in the middle of its second shard
     second.kill()
-    second.communicate()
+    second.wait()
     while not (out / "train-000004.tar").exists():  # rank 0 has done its own and waits
         assert first.poll() is None
         time.sleep(0.05)
     first.kill()
-    first.communicate()
+    first.wait()
     assert not (out / "dataset.json").exists()
     children = [start(root, out, rank=rank, world=3) for rank in range(3)]
     for child in children:
@@ -91,12 +67,11 @@ def test_decoder_processes_make_the_same_bytes_and_die_with_their_parent(
 ) -> None:
     out = tmp_path / "out"
     child = start(root, out, workers=2, stall=6)
-    assert child.stdout is not None
-    assert child.stdout.readline() == "here\n"
+    child.wait_for("here\n")
     decoders = children_of(child.pid)
     assert len(decoders) >= 2
-    os.kill(child.pid, signal.SIGKILL)
-    child.communicate()
+    child.kill()
+    child.wait()
     deadline = time.monotonic() + 20
     while any(alive(pid) for pid in decoders):
         assert time.monotonic() < deadline, "decoder processes outlive their parent"

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +11,7 @@ import pytest
 import torch
 from fake_dataset import FakeEncoder, make_dataset
 from hashes import hashes
+from prepare_child import ended_well, start
 from servers import Server, nginx, sshd
 
 from xmdpt_cli.data.dataset import PairDataset
@@ -85,19 +83,9 @@ def test_two_ranks_over_sftp(
 ) -> None:
     root = make_dataset(tmp_path / "raw")
     prepare_dataset(find_dataset(root), tmp_path / "local", encoder=FakeEncoder(), **OPTIONS)
-    paths = os.pathsep.join(map(str, (HELPERS, HELPERS.parents[1])))
-    command = [sys.executable, str(HELPERS / "prepare_child.py"), str(root)]
-    command += [url_of(ssh[0], tmp_path / "remote"), "0", "-1"]
-    children = [
-        subprocess.Popen(
-            command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env={**os.environ, **config, "PYTHONPATH": paths, "RANK": rank, "WORLD_SIZE": "2"},
-        )
-        for rank in ("0", "1")
-    ]  # fmt: skip
-    for child in children:
-        _, wrong = child.communicate(timeout=120)
-        assert child.returncode == 0, wrong
+    url = url_of(ssh[0], tmp_path / "remote")
+    for child in [start(root, url, rank=rank, world=2, env=config) for rank in (0, 1)]:
+        ended_well(child)
     assert hashes(tmp_path / "remote") == hashes(tmp_path / "local")
 
 

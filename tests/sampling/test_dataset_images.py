@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from forked import Forked, run_ranks, xmdpt
 from PIL import Image
 from small_set import CONFIG, SIZE, Small, images, make_model, make_small, within_a_level
 
@@ -424,21 +422,11 @@ def command(small: Small, out: Path, *more: object) -> list[str]:
     return [str(word) for word in words]
 
 
-def start(words: Sequence[str], launcher: Sequence[str] = ()) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, *launcher, "-m", "xmdpt_cli", *words],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-
-
 def test_killed_and_interrupted_runs_resume(small: Small, whole: Path, tmp_path: Path) -> None:
     out, slow = tmp_path / "o", ("--steps", 20, "--batch-size", 1)  # so that there is a middle
     small.generate(tmp_path / "undisturbed", replace(CONFIG, steps=20), batch_size=1)
     for how, code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)):
-        process, already = start(command(small, out, *slow)), len(images(out))
+        process, already = Forked(xmdpt, *command(small, out, *slow)), len(images(out))
         while process.poll() is None and len(images(out)) == already:
             time.sleep(0.02)
         process.send_signal(how)
@@ -451,18 +439,19 @@ def test_killed_and_interrupted_runs_resume(small: Small, whole: Path, tmp_path:
     assert no_rest(out)
 
 
-def test_two_processes_of_torchrun(small: Small, whole: Path, tmp_path: Path) -> None:
-    """The files of one process; one result on stdout, by the last process."""
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    process = start(command(small, tmp_path / "o", "--batch-size", 3, "--json"), launcher)
-    stdout, stderr = process.communicate(timeout=300)
-    assert process.returncode == 0, stderr
-    record = json.loads(stdout)
+def test_two_ranks_generate_the_images_of_one_process(
+    small: Small, whole: Path, tmp_path: Path
+) -> None:
+    """One result on stdout, by the last process."""
+    words = command(small, tmp_path / "o", "--batch-size", 3, "--json")
+    ranks = run_ranks(2, xmdpt, *words)
+    record = json.loads("".join(rank.stdout for rank in ranks))
     assert (record["complete"], record["images"]) == (True, len(small.dataset))
     assert within_a_level(whole, tmp_path / "o")
     assert (tmp_path / "o/samples.json").read_text() == (whole / "samples.json").read_text()
     assert no_rest(tmp_path / "o")
-    assert stderr.count("sample: ") <= 3  # the first process prints the progress
+    assert "sample: " in ranks[0].stderr  # the first process prints the progress
+    assert "sample: " not in ranks[1].stderr
 
 
 def test_parts_that_start_together(small: Small, tmp_path: Path) -> None:

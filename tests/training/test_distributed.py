@@ -3,38 +3,26 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import distributed_tasks as tasks
 import pytest
 import torch
 from distributed_tasks import BATCH, STEPS, Run
+from forked import run_ranks, start_ranks
 from safetensors.torch import load_file
 
 from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.training.distributed import Distributed
 from xmdpt_cli.training.parallel import parallelize
 
-TASKS = Path(__file__).parents[1] / "helpers" / "distributed_tasks.py"
 FILES = ("model", "ema", "optimizer")
-
-
-def torchrun(ranks: int, *command: object) -> None:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    done = subprocess.run(
-        [*launcher, "--nproc-per-node", str(ranks), *map(str, command)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
 
 
 def tensors(checkpoint: Path) -> dict[str, torch.Tensor]:
@@ -62,7 +50,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[float], Path]:
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("two")
-    torchrun(2, TASKS, "train", folder)
+    run_ranks(2, tasks.train, folder)
     return folder
 
 
@@ -153,14 +141,17 @@ def test_all_ranks_get_the_same_error(two: Path) -> None:
 
 def test_three_ranks_resume_to_the_bit(tmp_path: Path) -> None:
     """With three the order in which gradients are added matters; it must not change."""
-    torchrun(3, TASKS, "resume", tmp_path)
+    run_ranks(3, tasks.resume, tmp_path)
     for sharding in ("ddp", "fsdp"):
         assert same(newest(tmp_path / sharding), newest(tmp_path / f"{sharding}-again"))
 
 
 def test_no_gloo_thread_outlives_the_process_group(tmp_path: Path) -> None:
-    """A thread that frees a tensor while Python exits aborts the process."""
-    torchrun(2, TASKS, "end", tmp_path)
+    """A thread that frees a tensor while Python exits aborts the process. Started by torchrun."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command = [*launcher, "--nproc-per-node", "2", tasks.__file__, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
     assert [(tmp_path / rank).read_text() for rank in "01"] == ["gone", "gone"]
 
 
@@ -172,19 +163,7 @@ def test_a_lost_rank_stops_the_others_with_an_error(
     tmp_path: Path, how: signal.Signals, word: str
 ) -> None:
     """Killed or stopped; without torchrun, which would end the others itself."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    world = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-    world |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, TASKS, "lose", tmp_path],
-            env={**os.environ, **world, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.DEVNULL,
-        )
-        for rank in (0, 1)
-    ]
+    ranks = start_ranks(2, tasks.lose, tmp_path)
     try:
         deadline = time.monotonic() + 120
         while len(list(tmp_path.glob("*.ready"))) < 2 and time.monotonic() < deadline:

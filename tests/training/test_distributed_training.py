@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import random
 import shutil
 import signal
@@ -15,13 +14,14 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 import torch
+from distributed_tasks import fit
+from forked import Forked, run_ranks, start_ranks, xmdpt
 from safetensors.torch import load_file
 from small_data import CONFIG, logged
 from small_teacher import SHORT, make_teacher
-from test_distributed import TASKS, newest, same, tensors, torchrun
+from test_distributed import newest, same, tensors
 
 from xmdpt_cli.cli.app import run
 from xmdpt_cli.config import dump
@@ -31,7 +31,6 @@ from xmdpt_cli.data.sampler import LoaderConfig
 from xmdpt_cli.distillation.distill import distill
 from xmdpt_cli.errors import ConfigError, SharedError
 from xmdpt_cli.model import XMDPT
-from xmdpt_cli.training.config import TrainConfig
 from xmdpt_cli.training.loop import train
 
 STEPS = 16
@@ -55,7 +54,7 @@ def folder(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     (root / "recipes.json").write_text(json.dumps(recipes))
     make_teacher(root / "teacher", data)
-    torchrun(2, TASKS, "fit", root)
+    run_ranks(2, fit, root)
     return root
 
 
@@ -169,29 +168,9 @@ def test_a_batch_size_not_divisible_by_the_ranks_is_refused(folder: Path, tmp_pa
     assert "e.g. 6" in caught.value.hint
 
 
-class Command:
-    """``torchrun --nproc-per-node 2 -m xmdpt_cli train`` with one recipe."""
-
-    def __init__(self, folder: Path, where: Path, config: TrainConfig) -> None:
-        (where / "recipe.toml").write_text(dump("train", config))
-        self.words = [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            *("--nproc-per-node", "2", "-m", "xmdpt_cli", "train", "--device", "cpu"),
-            *("--data", str(folder / "data"), "--config", str(where / "recipe.toml"), "--out"),
-        ]
-        self.environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-    def start(self, out: Path) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [*self.words, str(out)],
-            env=self.environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-
-
-def wait_for_step(run: Path, step: int, process: subprocess.Popen[str], began: float) -> None:
+def wait_for_step(
+    run: Path, step: int, process: Forked | subprocess.Popen[str], began: float
+) -> None:
     """Wait until this process (not an earlier one) has logged the step and a part of the next."""
     deadline = time.monotonic() + 180
     log = run / "metrics.jsonl"
@@ -204,31 +183,35 @@ def wait_for_step(run: Path, step: int, process: subprocess.Popen[str], began: f
 
 
 def test_a_killed_run_resumes_to_the_same_result(folder: Path, tmp_path: Path) -> None:
-    """Killed once, interrupted once; the same command each time, to the bit."""
-    config = dataclasses.replace(RECIPE, checkpoint_every=3, sharding="ddp")
-    command, run = Command(folder, tmp_path, config), tmp_path / "killed"
-    for how, step in ((signal.SIGKILL, 4), (signal.SIGINT, 8)):
-        began = time.time()
-        process = command.start(run)
-        wait_for_step(run, step, process, began)
-        ranks = psutil.Process(process.pid).children(recursive=True)
-        assert len(ranks) == 2
-        process.send_signal(how)  # torchrun forwards an interrupt to the ranks, but not a kill
-        for rank in ranks if how == signal.SIGKILL else []:
-            rank.send_signal(how)
-        process.communicate(timeout=120)
-        assert process.returncode != 0
-        psutil.wait_procs(ranks, timeout=60)
-        assert not (run / "model").exists()
+    """Killed, then interrupted under torchrun; the same command each time, to the bit."""
+    config, run = dataclasses.replace(RECIPE, checkpoint_every=3, sharding="ddp"), tmp_path / "run"
+    (tmp_path / "recipe.toml").write_text(dump("train", config))
+    words = ["train", "--device", "cpu", "--data", str(folder / "data")]
+    words += ["--config", str(tmp_path / "recipe.toml"), "--out", str(run)]
+
+    began, ranks = time.time(), start_ranks(2, xmdpt, *words)
+    wait_for_step(run, 4, ranks[0], began)
+    for rank in ranks:
+        rank.kill()
+        assert rank.wait() == -signal.SIGKILL
+    assert not (run / "model").exists()
+
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    launcher += ["--nproc-per-node", "2", "-m", "xmdpt_cli"]
+    began, process = time.time(), subprocess.Popen([*launcher, *words], stderr=subprocess.DEVNULL)
+    wait_for_step(run, 8, process, began)
+    process.send_signal(signal.SIGINT)  # torchrun forwards it to the ranks
+    assert process.wait(timeout=120) != 0
+    assert not (run / "model").exists()
     done = len(logged(run))  # the ranks stopped after the same step, and saved it
     assert newest(run / "checkpoints").name == f"step_{done:07d}"
-    process = command.start(run)
-    stdout, stderr = process.communicate(timeout=300)
-    assert process.returncode == 0, stderr
+
+    ranks = run_ranks(2, xmdpt, *words)
     assert same(newest(run / "checkpoints"), newest(folder / "ddp/checkpoints"))
     assert curve(run) == curve(folder / "ddp")
-    assert stdout.count(f"trained {STEPS} steps") == 1  # printed by rank 0 only
-    assert stderr.count("training size tiny") == 1
+    assert f"trained {STEPS} steps" in ranks[0].stdout
+    assert ranks[0].stderr.count("training size tiny") == 1
+    assert (ranks[1].stdout, ranks[1].stderr) == ("", "")
 
 
 def test_only_rank_0_prints_messages(

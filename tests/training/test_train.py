@@ -7,14 +7,13 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from forked import Forked
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from small_data import CONFIG, logged, same, weights
@@ -93,18 +92,12 @@ def test_training_from_a_url_resumes_exactly(data: Path, tmp_path: Path) -> None
 def test_a_killed_run_resumes(data: Path, tmp_path: Path) -> None:
     """SIGKILL in the middle; the same run again ends with the same weights."""
     config = dataclasses.replace(CONFIG, steps=40, checkpoint_every=5)
-    script = (
-        "import sys; from pathlib import Path\n"
-        "from xmdpt_cli.training.config import TrainConfig\n"
-        "from xmdpt_cli.training.loop import train\n"
-        f"train({config!r}, Path(sys.argv[1]), Path(sys.argv[2]))\n"
-    )
     run = tmp_path / "killed"
-    process = subprocess.Popen([sys.executable, "-c", script, str(data), str(run)])
+    process = Forked(train, config, data, run)
     deadline = time.monotonic() + 60
     while not (run / "checkpoints/latest").is_file() and time.monotonic() < deadline:
         time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     assert process.wait() == -signal.SIGKILL
     assert not (run / "model").exists()
     train(config, data, run)

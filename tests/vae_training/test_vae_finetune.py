@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import socket
-import subprocess
-import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL
+from forked import Forked, run_ranks
 from PIL import Image
 from safetensors import SafetensorError
 from skimage.metrics import peak_signal_noise_ratio
@@ -36,9 +34,6 @@ from xmdpt_cli.vae_training.examples import DatasetImages
 from xmdpt_cli.vae_training.finetune import FineTuned, finetune
 from xmdpt_cli.vae_training.plan import Plan, lpips_networks, make_plan
 from xmdpt_cli.vae_training.tiny import start_tiny
-
-#: what a child process imports this file and the helpers from
-PATHS = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "helpers")]
 
 
 @pytest.fixture(scope="module")
@@ -177,18 +172,12 @@ def test_bf16_training_is_close_to_float32(
 def test_a_killed_training_resumes_to_the_same_bytes(data: Path, tmp_path: Path) -> None:
     """SIGKILL in the middle; with EMA, LPIPS and face weight."""
     changes = {"steps": 30, "ema": 0.9, "lpips": 0.1, "face_weight": 2.0, "checkpoint_every": 3}
-    code = (
-        "import sys; from pathlib import Path\n"
-        f"sys.path[:0] = {PATHS!r}\n"
-        "from test_vae_finetune import run\n"
-        f"run(Path(sys.argv[1]), Path(sys.argv[2]), **{changes!r})\n"
-    )
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    process = subprocess.Popen([sys.executable, "-c", code, str(data), str(killed)])
+    process = Forked(partial(run, data, killed, **changes))
     deadline = time.monotonic() + 120
     while not (killed / "checkpoints/latest").is_file() and time.monotonic() < deadline:
         time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     assert process.wait() == -signal.SIGKILL
     assert not (killed / "config.json").exists()
     run(data, killed, **changes)
@@ -380,31 +369,6 @@ def test_missing_lpips_weights_are_named(tmp_path: Path, monkeypatch: pytest.Mon
         lpips_networks(settings(lpips=0.1), "off", False, "cpu")
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def together(data: Path, out: Path, ranks: int) -> None:
-    """As torchrun starts them: every process runs ``member``."""
-    code = (
-        "import sys; from pathlib import Path\n"
-        f"sys.path[:0] = {PATHS!r}\n"
-        "from test_vae_finetune import member\n"
-        "member(Path(sys.argv[1]), Path(sys.argv[2]))\n"
-    )
-    shared = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    command = [sys.executable, "-c", code, str(data), str(out)]
-    processes = [
-        subprocess.Popen(
-            command, env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-        )
-        for rank in range(ranks)
-    ]
-    assert [process.wait(timeout=240) for process in processes] == [0] * ranks
-
-
 MODES: dict[str, dict[str, Any]] = {
     "decoder": {"lpips": 0.1, "ema": 0.5, "face_weight": 2.0},
     "all": {"all_weights": True, "latent_noise": 0.5},
@@ -429,7 +393,7 @@ def test_two_processes_equal_one(data: Path, tmp_path: Path) -> None:
     """Up to rounding; and both get an error that only the first can find."""
     (tmp_path / "two/mine").mkdir(parents=True)
     (tmp_path / "two/mine/precious.txt").write_text("mine")
-    together(data, tmp_path / "two", 2)
+    run_ranks(2, member, data, tmp_path / "two")
     start = tensors(data.parent / "vae")
     for name, changes in MODES.items():
         vae = toy_vae(SIZE, 1) if name == "all" else None
