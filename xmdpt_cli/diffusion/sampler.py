@@ -79,7 +79,7 @@ def sample(
     if not 0 <= interval[0] < interval[1] <= 1:
         raise ConfigError(f"the guidance interval lies in 0 to 1, low end first, not {interval}")
     if cache < 1:
-        raise ConfigError(f"cache is a number of steps, at least 1, not {cache}")
+        raise ConfigError(f"cache is a number of steps, at least 1, not {cache}", "for example 2")
     own_spacing = spacing_of(solver)
     timesteps = spaced(spacing or own_spacing, steps, schedule)
     todo = plan(solver, timesteps, schedule)

@@ -54,17 +54,6 @@ class SamplingConfig:
     cache: int = 1
 
 
-def check_cache(config: SamplingConfig) -> None:
-    """ConfigError for a cache that is no number of steps, or that would save nothing."""
-    if config.cache < 1:
-        raise ConfigError(f"cache is a number of steps, at least 1, not {config.cache}", "use 2")
-    if config.cache > 1 and config.guidance == 1:
-        raise ConfigError(
-            "a cache saves nothing with guidance 1, which evaluates no unconditional branch",
-            "leave the cache out",
-        )
-
-
 #: the paper's sampling (sec. 4.1; power 0.01 for the best SSIM and LPIPS, 1.0 for the best FID)
 PAPER = SamplingConfig(50, 2.0, 0.01)
 
@@ -174,7 +163,11 @@ class Sampler:
         for name in ("guidance", "power"):
             if not math.isfinite(getattr(config, name)):
                 raise ConfigError(f"{name} is a number, not {getattr(config, name)}")
-        check_cache(config)
+        if config.cache > 1 and config.guidance == 1:
+            raise ConfigError(
+                "a cache saves nothing with guidance 1, which evaluates no unconditional branch",
+                "leave the cache out",
+            )
         check_student(config, self.metadata.get("distilled"))
         return config
 
