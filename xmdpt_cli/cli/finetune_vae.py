@@ -24,6 +24,7 @@ from xmdpt_cli.cli.options import (
 from xmdpt_cli.cli.workspace_defaults import choose_for_vae
 from xmdpt_cli.config import resolve
 from xmdpt_cli.errors import ConfigError
+from xmdpt_cli.utils.counts import counted
 from xmdpt_cli.vae_training.config import VaeConfig
 
 if TYPE_CHECKING:
@@ -233,7 +234,7 @@ def _print(talk: Talk, done: FineTuned, out: Path, data: str, recipe: VaeConfig)
 
     stats, tables, toy = done.stats, [], ", TOY VAE" if done.toy else ""
     rows = ROWS[recipe.decoder]
-    lines = [f"{stats.steps} steps in {duration(stats.seconds)}: {out}"]
+    lines = [f"{counted(stats.steps, 'step')} in {duration(stats.seconds)}: {out}"]
     report = None
     if done.report is not None:
         shown = cells(done.report)

@@ -34,7 +34,7 @@ from xmdpt_cli.sampling.inputs import (
 )
 from xmdpt_cli.sampling.png_writer import png_text
 from xmdpt_cli.sampling.sampler import Sampler, SamplingConfig
-from xmdpt_cli.sampling.student import solvers_of
+from xmdpt_cli.sampling.student import solvers_of, student_summary
 from xmdpt_cli.sampling.user_inputs import ImageLike, KeypointsLike, PoseLike
 from xmdpt_cli.utils.devices import pick_device
 
@@ -85,10 +85,12 @@ class XMDPTPipeline:
     def __repr__(self) -> str:
         model, kind = self.sampler.model, str(self.sampler.dtype).removeprefix("torch.")
         count = sum(p.numel() for p in model.parameters())
+        distilled = self.sampler.metadata.get("distilled")
+        student = f", distilled={student_summary(distilled)!r}" if distilled else ""
         return (
             f"{type(self).__name__}(size={model.size!r}, parameters={count:,}, "
             f"resolution={self.resolution}, device={str(self.sampler.device)!r}, "
-            f"precision={kind!r}, toy={self.toy})"
+            f"precision={kind!r}, toy={self.toy}{student})"
         )
 
     def to(self, device: str | torch.device) -> XMDPTPipeline:

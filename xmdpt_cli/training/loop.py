@@ -205,7 +205,7 @@ def _run_steps(
 ) -> None:
     """Step until ``config.steps`` are done; validate and save as often as configured."""
     config, dist = trainer.config, trainer.dist
-    progress(trainer.task.command, trainer.done, config.steps)
+    progress(trainer.task.command, min(trainer.done, config.steps), config.steps)
     validating = is_validation_step(config.validate_every, config.steps, trainer.done)
     if validating and not dist.run_on_main(lambda: logger.has(trainer.done, "val_loss")):
         _validate(trainer, logger, validator)  # the run was interrupted before it
