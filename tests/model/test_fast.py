@@ -19,7 +19,7 @@ from xmdpt_cli.diffusion import Guided
 from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.model import XMDPT, Mask, TokenConditions, fast, kernels
 from xmdpt_cli.model.fast import Denoiser, training_passes
-from xmdpt_cli.model.xmdpt import initialise
+from xmdpt_cli.model.initialisation import initialise
 
 TIMESTEPS, SCALES = (999, 500, 0), (2.0, 1.0, 1.5)
 #: beside every variant of the small model; width and heads of the last are cut, not its tokens
