@@ -140,10 +140,14 @@ def test_the_card_names_teacher_loss_and_evaluations(finished: Path) -> None:
     assert "loss `guidance` ([guidance distillation](https://arxiv.org/abs/2210.03142))." in text
     assert "It samples in any number of steps, each one evaluation" in text
     assert "Distilled for 4 steps to predict v" in text
+    assert "- distilled ---" in text  # a tag
     metadata["distilled"] |= {"stage": "steps", "steps": 4}
     text = " ".join(model_card("me/quick", metadata, {"inference": 1}).split())
     assert "It samples in exactly 4 steps, each one evaluation" in text
     assert "with a guidance scale from 1 to 3" in text
+    metadata["sampling"]["solver"] = "policy"
+    text = model_card("me/quick", metadata, {"inference": 1})
+    assert "of policy (the solver of distilled models), guidance 1.5" in text
 
 
 def refused(match: str, *arguments: Any, kind: type[XmdptError] = XmdptError, **more: Any) -> str:

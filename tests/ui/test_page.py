@@ -202,7 +202,7 @@ def test_what_a_student_fixes_is_explained(tmp_path: Path) -> None:
     for name, why in fixed.items():
         assert not fields[name].interactive
         assert why in fields[name].info
-    assert fields["Guidance"].info == "Strength of the conditions: 1 to 2.5."
+    assert fields["Guidance"].info == "Strength, from 1 to 2.5."
     assert fields["Guidance"].interactive is not False
     header = next(
         b.value for b in page.blocks.values() if "<header>" in str(b.__dict__.get("value"))

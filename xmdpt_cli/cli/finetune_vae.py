@@ -142,13 +142,16 @@ def _dry_run(
     out: Path,
     device: str,
 ) -> None:
-    """Print the estimate and the settings."""
+    """Print the estimate and the settings; XmdptError where the training would raise one."""
     import torch
 
     from xmdpt_cli.cli.dry_run import estimate_lines, setting_lines, warn_of_room
     from xmdpt_cli.storage.ranks import World
     from xmdpt_cli.vae_training.estimate import estimate_finetuning
+    from xmdpt_cli.vae_training.finetune import identity_of
+    from xmdpt_cli.vae_training.folder import check_training
 
+    check_training(out, identity_of(plan, perceptual))
     where = torch.device(device)
     plan.vae.to(where)
     plan.decoder.to(where)

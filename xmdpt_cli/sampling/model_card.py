@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from xmdpt_cli.diffusion.solvers import POLICY
 from xmdpt_cli.encoders.identity import PARTS
 from xmdpt_cli.encoders.places import TINY_FOLDER
 from xmdpt_cli.report.tables import Table
@@ -43,7 +44,8 @@ def model_card(
     ``xmdpt evaluate`` wrote (metrics.json). ``tiny``: whether it has a tiny decoder.
     """
     toy = bool(metadata["toy"])
-    parts = [_front(toy), f"# {repo_id.split('/')[-1]}\n"]
+    kinds = [kind for kind in ("toy", "distilled") if metadata.get(kind)]
+    parts = [_front(kinds), f"# {repo_id.split('/')[-1]}\n"]
     if toy:
         parts.append(
             "> **Toy**: trained on synthetic people or with toy networks, to try things out. Its "
@@ -68,8 +70,8 @@ def model_card(
     return "\n".join(parts)
 
 
-def _front(toy: bool) -> str:
-    tags = ["pose-guided-person-image-synthesis", "diffusion", "x-mdpt", *(["toy"] if toy else [])]
+def _front(kinds: Sequence[str]) -> str:
+    tags = ["pose-guided-person-image-synthesis", "diffusion", "x-mdpt", *kinds]
     lines = ["---", "library_name: xmdpt", "pipeline_tag: image-to-image", "license: other"]
     lines += ["tags:", *(f"- {tag}" for tag in tags), "---", ""]
     return "\n".join(lines)
@@ -77,6 +79,9 @@ def _front(toy: bool) -> str:
 
 def _use(repo_id: str, metadata: Mapping[str, Any]) -> str:
     own = metadata["sampling"]
+    solver = own.get("solver", "ddim")
+    if solver == POLICY:
+        solver += " (the solver of distilled models)"
     return (
         "## Use\n\n```bash\npip install xmdpt-cli\n"
         f"xmdpt sample --model {repo_id} --source person.jpg --pose pose.json --out images\n```\n\n"
@@ -84,7 +89,7 @@ def _use(repo_id: str, metadata: Mapping[str, Any]) -> str:
         f'pipe = XMDPTPipeline.from_pretrained("{repo_id}")\n'
         'image = pipe(source="person.jpg", pose="pose.json")[0]\n'
         'save_png("person_in_pose.png", image)  # with its settings\n```\n\n'
-        f"Defaults: {counted(own['steps'], 'step')} of {own.get('solver', 'ddim')}, guidance "
+        f"Defaults: {counted(own['steps'], 'step')} of {solver}, guidance "
         f"{own['guidance']}, power {own['power']} (paper eq. 6).\n"
     )
 

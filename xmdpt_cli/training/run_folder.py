@@ -66,7 +66,7 @@ def check_run(out: Path, task: Task, force: bool = False) -> None:
         run = read_run(out)
         task = task if run is None else task.replace(batch_size=run["config"]["batch_size"])
     _identity_of(out, task, force)
-    _check_content(out, "run")
+    check_content(out, "run")
 
 
 def start_run(out: Path, task: Task, force: bool = False) -> None:
@@ -125,7 +125,7 @@ def open_folder(
     An existing run.json is kept unless ``replace``. Raises XmdptError if ``out`` has other content;
     ``kind`` names what it should hold.
     """
-    _check_content(out, kind)
+    check_content(out, kind)
     record = out / RUN
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
@@ -134,7 +134,7 @@ def open_folder(
         write_text(out / "config.toml", toml)
 
 
-def _check_content(out: Path, kind: str) -> None:
+def check_content(out: Path, kind: str) -> None:
     """XmdptError if ``out`` has other content than a training; ``kind`` names what it should
     hold."""
     if not (out / RUN).is_file() and set(content(out)) - _UNFINISHED:

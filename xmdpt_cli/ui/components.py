@@ -206,11 +206,11 @@ def _sampling_settings(pipe: XMDPTPipeline, small: dict[str, Any]) -> list[Any]:
     guidance_info = "Strength of the conditions; 1: off."
     power_info = "Larger values apply guidance later."
     if distilled:
-        guidance_info = "Strength of the conditions: {:g} to {:g}.".format(*distilled["guidance"])
+        guidance_info = "Strength, from {:g} to {:g}.".format(*distilled["guidance"])
     if distilled and distilled["steps"]:  # it samples in no other way
         own["interactive"] = False
         steps_info = f"Fixed: distilled to {counted(distilled['steps'], 'step')}."
-        solver_info, power_info = "Fixed: that of distilled models.", "Fixed by the distillation."
+        solver_info, power_info = "Fixed: of distilled models.", "Fixed by the distillation."
     with gr.Row():
         steps = gr.Number(defaults.steps, label="Steps", info=steps_info, precision=0, **own)
         solver = gr.Dropdown(
