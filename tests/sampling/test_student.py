@@ -69,6 +69,8 @@ def test_a_student_of_guidance_takes_any_number_of_steps() -> None:
     assert (config.steps, config.solver, config.power) == (7, "ddim", 1.0)
     with pytest.raises(ConfigError, match="guidance 5 is outside the range 1 to 3"):
         sampler(GUIDED).sampling_config(guidance=5.0)
+    with pytest.raises(ConfigError, match="a cache saves nothing with a distilled model"):
+        sampler(GUIDED).sampling_config(cache=2)
     with pytest.raises(ConfigError, match="solver policy cannot"):
         sampler(GUIDED).sampling_config(solver="policy")
 

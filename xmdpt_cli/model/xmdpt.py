@@ -43,7 +43,7 @@ from xmdpt_cli.model.extensions import (
     TokenConditions,
     repa_projector,
 )
-from xmdpt_cli.model.fast import Denoiser, predict, predict_residual
+from xmdpt_cli.model.fast import Denoiser, predict
 from xmdpt_cli.model.initialisation import initialise
 from xmdpt_cli.model.layers import (
     Block,
@@ -306,8 +306,7 @@ class XMDPT(
         if conditioning == "tokens":
             self.tokens = TokenConditioner(width, depth, latent_channels, patch, vae_factor * patch)
         self.guidance_embed = GuidanceEmbedder(width) if guidance_embed else None
-        # of sampling; fast.compile_sampling replaces them
-        self.predict, self.predict_residual = predict, predict_residual
+        self.predict = predict  # of sampling; fast.compile_sampling replaces it
         initialise(self)
         self.repa_projector = repa_projector(width, repa_width) if repa_width else None
 
@@ -407,10 +406,12 @@ class XMDPT(
         timesteps: Sequence[int],
         cfg_scales: Sequence[float],
         tokens: TokenConditions | None = None,
+        cache: int = 1,
     ) -> Callable[[Tensor, int], Tensor]:
         """Guided predictions for the steps of a sampler: (x (N, C, h, w), number of the step) ->
-        (N, 2C, h, w). ``timesteps`` and ``cfg_scales`` have one value for each step."""
-        return Denoiser(self, condition, timesteps, cfg_scales, tokens)
+        (N, 2C, h, w). ``timesteps`` and ``cfg_scales`` have one value for each step. ``cache``: as
+        in ``sample``."""
+        return Denoiser(self, condition, timesteps, cfg_scales, tokens, cache)
 
     @property
     def size(self) -> str:

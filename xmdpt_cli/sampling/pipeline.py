@@ -134,7 +134,7 @@ class XMDPTPipeline:
         guidance: float | None = None,
         power: float | None = None,
         solver: str | None = None,
-        cache: float | None = None,
+        cache: int | None = None,
         seed: int = 0,
         generator: torch.Generator | None = None,
         num_images: int = 1,
@@ -158,7 +158,7 @@ class XMDPTPipeline:
         beside the source, or OpenPose. ``fit`` to ``pose_person`` and
         ``pose_size`` to ``empty_frames``: see ``InputOptions``. ``steps`` to
         ``solver``: None is the model's; the paper's: 50, 2.0, 0.01, "ddim".
-        ``cache``: degrees as in ``SamplingConfig``, for example 4.
+        ``cache``: as in ``SamplingConfig``, for example 2.
         Returns RGB images in pose order, ``resolution`` high and 176/256 as
         wide; ``square`` keeps the model's shape. An image depends only on its
         inputs and ``seed`` (or ``generator``, which is read in order);

@@ -40,6 +40,11 @@ def check_student(config: SamplingConfig, distilled: Mapping[str, Any] | None) -
                 "distil it (xmdpt distill), or use --solver unipc",
             )
         return
+    if config.cache > 1:
+        raise ConfigError(
+            "a cache saves nothing with a distilled model, which has no unconditional branch",
+            "leave the cache out",
+        )
     low, high = distilled["guidance"]
     if not low <= config.guidance <= high:
         raise ConfigError(
