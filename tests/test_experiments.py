@@ -121,7 +121,7 @@ def test_distillation(
     records = json.loads((tmp_path / "records.json").read_text())
     assert [(r["row"], r["steps"], r["seed"]) for r in records] == [
         ("teacher", 50, None),
-        *(("teacher, undistilled", steps, None) for steps in (4, 2, 1)),
+        *(("not distilled", steps, None) for steps in (4, 2, 1)),
         *(("student", 2, seed) for seed in (0, 1)),
     ]
     assert records[0]["within"] == 0
