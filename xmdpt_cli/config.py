@@ -67,7 +67,7 @@ def resolve(
     """Build ``kind`` from every layer; ``flags`` that are None were not given."""
     values: dict[str, Any] = {}
     if preset is not None:
-        values.update(_section(kind, section, preset_text(preset), f"preset {preset}"))
+        values.update(_section(kind, section, preset_of(section, preset), f"preset {preset}"))
     if file is not None:
         values.update(_section(kind, section, read_toml(file), str(file)))
     given = {k: v for k, v in flags.items() if v is not None}
@@ -107,6 +107,20 @@ def presets() -> list[str]:
 def complete_preset(prefix: str) -> list[str]:
     """Names of presets that start with ``prefix``, for shell completion."""
     return [name for name in presets() if name.startswith(prefix)]
+
+
+def preset_of(command: str, name: str) -> str:
+    """The TOML text of a command's preset. Raises ConfigError for one of another command."""
+    own = [one for one in presets() if command in parse_toml(preset_text(one), one)]
+    if name in own:
+        return preset_text(name)
+    message = f"no such preset: {name!r}"
+    if name in presets():
+        others = " and ".join(f"xmdpt {table}" for table in parse_toml(preset_text(name), name))
+        message = f"preset {name} is not of this command: it sets options of {others}"
+    raise ConfigError(
+        message, f"presets of xmdpt {command}: {', '.join(own)}; xmdpt presets describes them"
+    )
 
 
 def preset_text(name: str) -> str:

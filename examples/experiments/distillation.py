@@ -4,8 +4,8 @@ Distils every teacher (run or model folder) to several numbers of steps with sev
 held-out pairs of the dataset are generated with teacher and students from the same start noise, and
 measured. Writes records.json, table.md and a contact sheet for each teacher into ``--out``; an
 interrupted script resumes. The teacher's row is its converged sampling (50 steps of DDIM); the rows
-"undistilled" are the teacher in the student's few steps. "to_teacher" is the PSNR to the teacher's
-images, "sharpness" the strength of the image's edges relative to the ground truth's.
+"not distilled" are the teacher in the student's few steps. "to_teacher" is the PSNR to the
+teacher's images, "sharpness" the strength of the image's edges relative to the ground truth's.
 
 "within" is the largest distance from the teacher over the four metrics, in the bad direction and in
 units of the teacher's own 95 % interval over the images: up to 1 is within the interval.
@@ -63,7 +63,7 @@ class Comparison:
         for steps in (4, 2, 1):
             # at the student's timesteps
             config = SamplingConfig(steps, guidance, power, spacing="angle")
-            self._add("teacher, undistilled", steps, experiment.generate(config))
+            self._add("not distilled", steps, experiment.generate(config))
 
     def add_student(self, steps: int, seed: int, settings: dict[str, Any]) -> None:
         """Distil, if that is not done, and measure."""

@@ -26,14 +26,13 @@ import torch
 from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.data.loader import eval_batches
 from xmdpt_cli.diffusion import SOLVERS, SPACINGS, start_noise
-from xmdpt_cli.diffusion.policy import angles_of
+from xmdpt_cli.diffusion.guidance import evaluated_branches
 from xmdpt_cli.diffusion.solvers import spaced
 from xmdpt_cli.files import write_text
 from xmdpt_cli.images import ImageArray
 from xmdpt_cli.metrics.evaluate import ImagePair, Networks, evaluate_pairs
 from xmdpt_cli.metrics.lpips_metric import LpipsNetwork
 from xmdpt_cli.metrics.pixel_metrics import psnr
-from xmdpt_cli.model.cache import computed_steps
 from xmdpt_cli.report.charts import Line, line_chart
 from xmdpt_cli.report.evaluation_json import to_json
 from xmdpt_cli.report.tables import Table
@@ -105,8 +104,8 @@ class Experiment:
             np.mean([edges(pair.generated) / edges(pair.ground_truth) for pair in pairs])
         )
         scores["to_converged"] = float(np.mean([min(value, 60.0) for value in distances]))
-        if config.cache:
-            uncached = self.generate(dataclasses.replace(config, cache=0.0))
+        if config.cache > 1:
+            uncached = self.generate(dataclasses.replace(config, cache=1))
             distances = [psnr(new, old) for new, old in zip(images, uncached, strict=True)]
             scores["to_uncached"] = float(np.mean([min(value, 60.0) for value in distances]))
         return {
@@ -117,13 +116,12 @@ class Experiment:
         }
 
     def forwards(self, config: SamplingConfig) -> int:
-        """Passes of one image through the blocks."""
+        """Evaluations of the network for one image."""
         schedule, (low, high) = self.sampler.schedule, config.interval
         times = spaced(config.spacing, config.steps, schedule)
-        branches = [2 if low <= t / schedule.steps <= high else 1 for t in times]
-        angles = torch.rad2deg(angles_of(schedule))[times].tolist()
-        computed = computed_steps(angles, branches, config.cache)
-        return sum(count for count, due in zip(branches, computed, strict=True) if due)
+        guided = [low <= t / schedule.steps <= high for t in times]
+        scales = [config.guidance if inside else 1.0 for inside in guided]
+        return sum(evaluated_branches(scales, config.cache))
 
 
 def edges(image: ImageArray) -> float:
@@ -141,7 +139,7 @@ def table(records: Sequence[dict[str, Any]]) -> str:
         low, high = config["interval"]
         guided = "all" if (low, high) == (0.0, 1.0) else f"{low} to {high}"
         scores = ["" if (v := record["scores"].get(n)) is None else f"{v:.4g}" for n in names]
-        work = [f"{config['cache']:g}", str(record["forwards"]), f"{record['seconds']:.1f}"]
+        work = [f"{config['cache']}", str(record["forwards"]), f"{record['seconds']:.1f}"]
         settings = [config["solver"], config["spacing"], str(config["steps"]), guided]
         rows.append([*settings, *work, *scores])
     header = ["solver", "timesteps", "steps", "guided", "cache", "forwards", "seconds", *names]
@@ -153,7 +151,7 @@ def plot(records: Sequence[dict[str, Any]], measure: str, title: str) -> str:
     lines: dict[str, list[tuple[float, float]]] = {}
     for record in records:
         config = record["sampling"]
-        if tuple(config["interval"]) == (0.0, 1.0) and not config["cache"]:
+        if tuple(config["interval"]) == (0.0, 1.0) and config["cache"] == 1:
             name = f"{config['solver']}, {config['spacing']}"
             lines.setdefault(name, []).append((config["steps"], record["scores"][measure]))
     return line_chart([Line(n, sorted(p)) for n, p in lines.items()], "steps", "", title)
@@ -172,7 +170,7 @@ def main(arguments: list[str] | None = None) -> None:
         action="append",
         help="guide only this part of the trajectory, as 0.1:0.8; again for several [all of it]",
     )
-    parser.add_argument("--cache", type=float, nargs="+", default=[0.0], help="degrees; 0: off")
+    parser.add_argument("--cache", type=int, nargs="+", default=[1], help="1: no cache")
     parser.add_argument("--guidance", type=float)
     parser.add_argument("--limit", type=int, help="number of pairs [all]")
     parser.add_argument("--name", default="solvers", help="name of the files")

@@ -55,10 +55,12 @@ class Averaged:
         timesteps: Sequence[int],
         cfg_scales: Sequence[float],
         tokens: object = None,
+        cache: int = 1,
     ) -> Callable[[Tensor, int], Tensor]:
         """As ``XMDPT.denoiser``: guidance is linear, so guided predictions are averaged."""
         each = [
-            self.model.denoiser(vector, timesteps, cfg_scales, view) for vector, view in self.views
+            self.model.denoiser(vector, timesteps, cfg_scales, view, cache)
+            for vector, view in self.views
         ]
         return lambda x, i: torch.stack([predict(x, i) for predict in each]).mean(dim=0)
 
@@ -116,7 +118,7 @@ class Experiment:
     def averaged(self, noise: Tensor, conditions: Conditions, config: SamplingConfig) -> Tensor:
         """As ``Sampler.latents``, but averaging the predictions from each view."""
         sampler, settings = self.sampler, dataclasses.asdict(config)
-        del settings["seed"], settings["cache"]
+        del settings["seed"]
         with torch.no_grad():
             views = sampler.encoded(conditions)
         model = Averaged(sampler.model, *views)

@@ -129,6 +129,8 @@ def test_a_tiny_decoder(data: Path, tmp_path: Path, capsys: Capture) -> None:
     printed = capsys.readouterr().out
     for said in ("full decoder", "tiny decoder", "tiny against full", f"sample --vae {out}"):
         assert said in printed
+    assert finetune(data, out, *options, "--seed", 1, "--dry-run") == 1
+    assert "another VAE training; what differs: seed: 0 -> 1" in capsys.readouterr().err
     # it is no VAE, and says so
     assert finetune(data, tmp_path / "no", "--vae", out, "--steps", 1) == 1
     assert "a tiny decoder only decodes" in capsys.readouterr().err

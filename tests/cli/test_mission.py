@@ -14,6 +14,7 @@ from short_way import SHORT
 
 from xmdpt_cli.cli.app import run
 from xmdpt_cli.model import SIZES
+from xmdpt_cli.sampling import hub
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +65,7 @@ def test_the_workflow_in_an_empty_folder(
     typed("xmdpt prepare --root DeepFashion", capsys)
     out, err = typed("xmdpt train --size B", capsys)
     assert "data: data/32 (the dataset of runs/B)" in err
-    assert "all 2 steps were already done" in out
+    assert "nothing to do, the run is at step 2 of 2: " in out
     typed("xmdpt sample", capsys)
     typed("xmdpt evaluate --fid --ssim --lpips", capsys)
     assert files("samples/B") == before
@@ -115,13 +116,24 @@ def test_the_workflow_with_a_vae_and_two_sizes(
     assert "vae-tiny/32 (trained on this dataset), out: samples/tiny-tiny" in err
     _, err = typed("xmdpt evaluate --ssim --generated samples/tiny-tiny", capsys)
     assert "VAE: vae-tiny/32 (the tiny decoder of these samples)" in err
+    # a model on the hub, with a tiny decoder of its own
+    hub_id, snapshot = "me/it", Path("cache/snapshot").absolute()
+    shutil.copytree("runs/tiny/model", snapshot)
+    shutil.copytree("vae-tiny/32", snapshot / "vae-tiny")
+    monkeypatch.setattr(hub, "fetch", lambda source: snapshot if source == hub_id else Path(source))
+    typed(f"xmdpt evaluate --ssim --model {hub_id} --vae tiny --data data/32", capsys)
+    report = json.loads(Path("samples/it-tiny/metrics.json").read_text())
+    assert "vae-reconstruction" in report["rows"]
     # another VAE: images decoded by the previous one are kept and not mixed with new ones
     monkeypatch.setenv("XMDPT_FINETUNE_VAE_STEPS", "3")
     typed("xmdpt finetune-vae --data data/32 --out vae/again", capsys)
     _, err = typed("xmdpt evaluate --ssim", capsys)
     assert "VAE: vae/again (fine-tuned on this dataset), out: samples/tiny-vae" in err
+    shutil.move("data/32/encoders", "encoders")  # with the dataset's own VAE
     _, err = typed("xmdpt evaluate --ssim --generated samples/tiny", capsys)
-    assert "VAE: " not in err
+    assert "VAE: vae" not in err
+    assert "no row for reconstructions, which need the VAE: data/32 was prepared with" in err
+    shutil.move("encoders", "data/32/encoders")
     # trained further: its samples are written beside those of the earlier step
     monkeypatch.setenv("XMDPT_TRAIN_STEPS", "3")
     _, err = typed("xmdpt train --size tiny", capsys)

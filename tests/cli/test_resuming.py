@@ -57,6 +57,14 @@ def test_train_and_sample(work: Path, tmp_path: Path, capsys: Capture) -> None:
     assert train(2) == []
     assert train(3) == ["resuming at step 2 of 3"]
     assert train(3) == []  # all steps are done: nothing is resumed
+    fewer = ["--size", "tiny", "--batch-size", "2", "--ema", "0.5", "--steps", "2"]
+    assert run(["train", "--data", str(work / "data"), "--out", str(tmp_path / "run"), *fewer]) == 0
+    shown = capsys.readouterr()
+    assert "nothing to do, the run is at step 3, beyond --steps 2: " in shown.out
+    assert "3/2" not in shown.err
+    other = ["train", "--data", str(work / "data"), "--out", str(tmp_path / "run"), "--dry-run"]
+    assert run([*other, "--size", "tiny", "--batch-size", "2", "--ema", "0.5", "--seed", "5"]) == 1
+    assert "holds another run; what differs: seed: 0 -> 5" in capsys.readouterr().err
     sample = ["sample", "--data", work / "data", "--model", tmp_path / "run", "--steps", 1]
     sample += ["--out", tmp_path / "samples"]
     assert resuming_lines(capsys, *sample) == []

@@ -126,7 +126,7 @@ def test_other_settings_are_refused_by_name(toy: Path, tmp_path: Path, capsys: C
         (["--vae", tmp_path / "vae"], "what differs: vae\n"),
         (["--square"], "square (there False, now True)"),
         (["--solver", "unipc"], "solver (there ddim, now unipc)"),
-        (["--cache", 4], "cache (there 0.0, now 4.0)"),
+        (["--cache", 2], "cache (there 1, now 2)"),
         (["--seed", 1], "hint: choose another --out"),
     ):
         more = [*other, "--num-images", 2]
@@ -400,8 +400,8 @@ def test_several_views_and_a_missing_openpose(toy: Path, tmp_path: Path, capsys:
         (["--interval", "0.5"], 2, "LOW:HIGH"),
         (["--interval", "5:1"], 2, "0 <= LOW < HIGH <= 1"),
         (["--solver", "euler"], 2, "euler"),
-        (["--cache", "90"], 2, "cache lies between 0 (off) and 15 degrees, not 90"),
-        (["--cache", "-1"], 2, "--cache"),
+        (["--cache", "2", "--guidance", "1"], 2, "a cache saves nothing with guidance 1"),
+        (["--cache", "0"], 2, "--cache"),
         (["--max-memory", "1KB"], 1, "raise --max-memory"),
         (["--max-memory", "lots"], 2, "not an amount of memory"),
         (["--batch-size", "0"], 2, "at least 1"),

@@ -319,7 +319,7 @@ def test_a_plan_shows_the_amount_of_training(work: Path, tmp_path: Path, capsys:
     pairs = json.loads((work / "data/dataset.json").read_text())["counts"]["train"]["pairs"]
     ok(*plan, 30 * pairs, "--batch-size", 2, "--ema", 0.9)
     output = capsys.readouterr()
-    assert f"{30 * pairs} steps of 2 (60.0 epochs)" in output.out
+    assert f"{30 * pairs:,} steps of 2 (60.0 epochs)" in output.out
     assert "average" not in output.err
     ok(*plan, 7, "--batch-size", "auto")
     output = capsys.readouterr()

@@ -14,6 +14,7 @@ import pytest
 from xmdpt_cli.cli import workspace
 from xmdpt_cli.cli.app import run
 from xmdpt_cli.cli.console import Talk
+from xmdpt_cli.cli.status import read_status
 from xmdpt_cli.cli.workspace_defaults import choose_for_sampling, preview_decoder, samples_folder
 from xmdpt_cli.cli.workspace_links import dataset_of, dataset_of_run, tuned_vae
 from xmdpt_cli.errors import XmdptError
@@ -127,6 +128,9 @@ def test_a_distillation_that_lost_its_model_is_resumed(capsys: pytest.CaptureFix
         error = capsys.readouterr().err
         assert f"{folder} has no model yet" in error
         assert f"hint: resume it: {resume}" in error
+    (folder / "config.toml").write_text(settings.replace("steps = 9", "steps = 4"))  # given later
+    assert run(["status"]) == 0
+    assert "step 9, distilled: 1 step\n" in capsys.readouterr().out
 
 
 def test_a_run_uses_its_own_dataset_although_another_is_newer() -> None:
@@ -211,6 +215,14 @@ def test_a_vae_is_used_only_for_its_own_dataset() -> None:
     record(Path("vae-tiny/256/run.json"), {"images": ["a256"], "settings": {"decoder": "tiny"}})
     record(Path("vae-tiny/256/xmdpt_training.json"), {})
     assert tuned_vae("data/256", tiny=True) == Path("vae-tiny/256")
+    kinds = {vae["path"]: (vae["kind"], vae["finished"]) for vae in read_status().vaes}
+    assert kinds == {
+        "vae/256": ("decoder fine-tuned", True),
+        "vae/begun": ("decoder fine-tuned", False),
+        "vae/scratch": ("trained from scratch", True),
+        "vae/tiny": ("tiny decoder", True),
+        "vae-tiny/256": ("tiny decoder", True),
+    }
 
 
 def test_a_tiny_decoder_is_the_models_or_that_of_its_dataset() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
+from gaussian import MEAN, SPREAD, Gaussian
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
@@ -19,25 +20,6 @@ from xmdpt_cli.errors import ConfigError
 
 THEIRS = {"dpmpp-2m": DPMSolverMultistepScheduler, "unipc": UniPCMultistepScheduler}
 SCHEDULES = {"linear": ("linear", 1e-5), "cosine": ("squaredcos_cap_v2", 1e-4)}
-MEAN, SPREAD = 0.5, 0.3
-
-
-class Gaussian:
-    """The exact network if the data are N(m, s^2), m = 0.5 where conditioned and else 0."""
-
-    def __init__(self, schedule: Schedule) -> None:
-        self.schedule, self.calls = schedule, 0
-
-    def __call__(self, x: Tensor, t: Tensor, c: Tensor, keep: Tensor) -> Tensor:
-        self.calls += 1
-        alpha_bar = self.schedule.alpha_bar[t].to(x.dtype).reshape(-1, 1, 1, 1)
-        mean = MEAN * keep.to(x.dtype).reshape(-1, 1, 1, 1)
-        variance = alpha_bar * SPREAD**2 + 1 - alpha_bar
-        eps = (1 - alpha_bar).sqrt() * (x - alpha_bar.sqrt() * mean) / variance
-        if self.schedule.prediction == "v":
-            clean = (x - (1 - alpha_bar).sqrt() * eps) / alpha_bar.sqrt()
-            eps = alpha_bar.sqrt() * eps - (1 - alpha_bar).sqrt() * clean
-        return torch.cat([eps, torch.zeros_like(eps)], dim=1)
 
 
 def exact(noise: Tensor) -> Tensor:
@@ -112,6 +94,19 @@ def test_logsnr_is_even() -> None:
     bars = schedule.alpha_bar[spaced("logsnr", 10, schedule)]
     strides = (bars / (1 - bars)).log().diff()
     assert float(strides.max() / strides.min()) == pytest.approx(1.0, abs=0.2)
+
+
+def test_logsnr_spends_one_step_on_pure_noise() -> None:
+    """The cosine schedule's last timesteps hold next to no image; the linear schedule has none."""
+    assert spaced("logsnr", 8, Schedule()) == [999, 885, 755, 598, 401, 193, 68, 20]
+    schedule = Schedule("cosine")
+    times = spaced("logsnr", 8, schedule)
+    bars = schedule.alpha_bar[times]
+    half_log_snr = (bars / (1 - bars)).log() / 2
+    assert float(half_log_snr[0]) < -9
+    strides = half_log_snr[1:].diff()
+    assert float(strides.max() / strides.min()) == pytest.approx(1.0, abs=0.1)
+    assert float(half_log_snr[1] - strides.mean()) == pytest.approx(-5.1, abs=0.1)
 
 
 def test_angle_is_even() -> None:

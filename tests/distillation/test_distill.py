@@ -117,7 +117,7 @@ def test_few_steps_in_one_command(
     }  # fmt: skip
     assert student.model.conditioning == "tokens"
     assert run(command) == 0  # the newest model is the student, which cannot be a teacher
-    assert "all 2 steps were already done" in capsys.readouterr().out
+    assert "nothing to do, the run is at step 2 of 2: " in capsys.readouterr().out
     settings = Path("runs/wise-2-steps/config.toml")
     settings.write_text(settings.read_text().replace("\nsteps = 2", "\nsteps = 3"))
     assert run(["status"]) == 0
@@ -140,10 +140,14 @@ def test_the_card_names_teacher_loss_and_evaluations(finished: Path) -> None:
     assert "loss `guidance` ([guidance distillation](https://arxiv.org/abs/2210.03142))." in text
     assert "It samples in any number of steps, each one evaluation" in text
     assert "Distilled for 4 steps to predict v" in text
+    assert "- distilled ---" in text  # a tag
     metadata["distilled"] |= {"stage": "steps", "steps": 4}
     text = " ".join(model_card("me/quick", metadata, {"inference": 1}).split())
     assert "It samples in exactly 4 steps, each one evaluation" in text
     assert "with a guidance scale from 1 to 3" in text
+    metadata["sampling"]["solver"] = "policy"
+    text = model_card("me/quick", metadata, {"inference": 1})
+    assert "of policy (the solver of distilled models), guidance 1.5" in text
 
 
 def refused(match: str, *arguments: Any, kind: type[XmdptError] = XmdptError, **more: Any) -> str:
@@ -153,7 +157,7 @@ def refused(match: str, *arguments: Any, kind: type[XmdptError] = XmdptError, **
 
 
 def test_other_teachers_and_settings_are_refused_by_name(
-    finished: Path, data: Path, teacher: Path, tmp_path: Path
+    finished: Path, data: Path, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_, longer = tmp_path / "run", dataclasses.replace(VALIDATED, steps=6)
     shutil.copytree(finished, run_)
@@ -163,6 +167,9 @@ def test_other_teachers_and_settings_are_refused_by_name(
     refused("max_guidance: 3.0 -> 4.0", wider, teacher, data, run_, force=True)
     again = make_teacher(tmp_path / "again", data, seed=1)
     refused("teacher: another model", longer, again, data, run_)
+    command = ["distill", "--model", str(again), "--data", str(data), "--out", str(run_)]
+    assert run([*command, "--stage", "guidance", "--dry-run"]) == 1
+    assert "teacher: another model" in capsys.readouterr().err
     refused("teacher's own folder", SHORT, teacher, data, teacher)
     refused("is in the teacher.s own folder", SHORT, teacher, data, teacher / "student")
     with pytest.raises(XmdptError, match="differs: command: xmdpt distill -> xmdpt train"):
@@ -183,6 +190,7 @@ def test_students_that_cannot_be_teachers(finished: Path, data: Path, tmp_path: 
     shutil.copytree(finished / "model", few)
     record = json.loads((few / "xmdpt.json").read_text())
     record["distilled"] |= {"stage": "steps", "steps": 4}
+    record["sampling"] |= {"steps": 4, "solver": "policy"}
     (few / "xmdpt.json").write_text(json.dumps(record))
     hint = refused("is itself distilled to 4 steps", DistillConfig(), few, data, tmp_path / "run")
     assert "(wise)" in hint
@@ -231,8 +239,11 @@ def test_options_that_do_not_fit_are_refused(
         (["--stage", "guidance", "--student-steps", "4"], "--student-steps needs --stage steps"),
         (["--vae", "x"], "--vae needs --online or --validate-every"),
         (["--min-guidance", "2"], "does not contain the teacher's default of 1.5"),
-        (["--preset", "demo/tokens-64"], "unknown table 'train'"),
+        (["--preset", "demo/tokens-64"], "is not of this command: it sets options of xmdpt train"),
+        (["--preset", "distill/3-steps"], "no such preset: 'distill/3-steps'"),
     ):
         assert run([*base, *words]) == 2
-        assert message in capsys.readouterr().err
+        assert message in (error := " ".join(capsys.readouterr().err.split()))
+    presets = "presets of xmdpt distill: demo/distill-64, distill/4-steps, distill/guidance;"
+    assert f"hint: {presets} xmdpt presets describes them" in error
     assert not Path("run").exists()

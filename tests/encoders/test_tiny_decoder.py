@@ -84,7 +84,7 @@ def test_diffusers_alone_loads_the_folder(folder: Path, capfd: pytest.CaptureFix
     assert capfd.readouterr().err == ""  # no warning about config.json
     with torch.no_grad():
         theirs = net.decode(latents).sample[0].add(1).mul(127.5).clamp(0, 255)
-    ours = load_decoder(folder).decode(latents)[0]
+    ours = load_decoder(folder, record(), "the model").decode(latents)[0]
     assert np.abs(theirs.permute(1, 2, 0).numpy() - ours).max() < 0.51
 
 
@@ -158,7 +158,7 @@ def test_a_start_keeps_its_weights_and_its_encoder(tmp_path: Path) -> None:
 
 
 def test_it_comes_back_as_it_was_saved(folder: Path, tmp_path: Path) -> None:
-    made = load_decoder(folder)
+    made = load_decoder(folder, record(), "the model")
     assert isinstance(made, TinyDecoder)
     assert made.describe()["decoder"] == "tiny"
     made.save(tmp_path / "again")
@@ -166,7 +166,7 @@ def test_it_comes_back_as_it_was_saved(folder: Path, tmp_path: Path) -> None:
     assert (again.latents, again.start) == (record(), None)
     assert again.describe()["sha256"] == made.describe()["sha256"]
     toy_vae(32).save(tmp_path / "vae")
-    assert isinstance(load_decoder(tmp_path / "vae"), VAE)
+    assert isinstance(load_decoder(tmp_path / "vae", record(), "the model"), VAE)
     assert not is_tiny(tmp_path / "vae")
     with pytest.raises(XmdptError, match=r"_class_name = 'AutoencoderTiny'"):
         VAE.load(folder)
@@ -189,11 +189,9 @@ def test_it_comes_back_as_it_was_saved(folder: Path, tmp_path: Path) -> None:
 def test_latents_of_another_vae_are_refused_by_name(
     folder: Path, changes: dict[str, Any], named: str
 ) -> None:
-    made = TinyDecoder.load(folder)
-    made.check_latents(record(), "the model")
-    made.check_latents(record(sha256=None), "the model")  # a converted model records no sha256
+    load_decoder(folder, record(sha256=None), "the model")  # a converted model records no sha256
     with pytest.raises(XmdptError, match="another VAE than those of the model") as error:
-        made.check_latents(record(**changes), "the model")
+        load_decoder(folder, record(**changes), "the model")
     assert named in error.value.message
     assert str(folder) in error.value.message
     assert "finetune-vae --decoder tiny" in error.value.hint

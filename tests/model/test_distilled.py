@@ -32,11 +32,16 @@ def saved(folder: Path, *, student: bool, **metadata: Any) -> Path:
 @pytest.fixture(scope="module")
 def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "student"
-    return saved(folder, student=True, prediction="v", distilled=RECORD)
+    sampling = {"steps": 4, "solver": "policy", "guidance": 2.0, "power": 0.01}
+    return saved(folder, student=True, prediction="v", distilled=RECORD, sampling=sampling)
 
 
 def with_record(**fields: Any) -> Callable[[dict[str, Any]], None]:
     return lambda metadata: metadata["distilled"].update(fields)
+
+
+def with_defaults(**fields: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda metadata: metadata["sampling"].update(fields)
 
 
 @pytest.mark.parametrize(
@@ -52,6 +57,13 @@ def with_record(**fields: Any) -> Callable[[dict[str, Any]], None]:
         (with_record(stage="guidance"), "distilled.steps cannot be 4 with stage 'guidance'"),
         (lambda metadata: metadata.update(prediction="epsilon"), "predicts 'v', not 'epsilon'"),
         (lambda metadata: metadata.pop("distilled"), "lacks the entry distilled"),
+        (with_defaults(steps=20), "sampling.steps is 20, the model was distilled for 4"),
+        (with_defaults(solver="unipc"), "sampling.solver is unipc, .* distilled for policy"),
+        (lambda metadata: metadata["sampling"].pop("solver"), "sampling.solver is ddim"),
+        (with_defaults(power=1.0), "sampling.power is 1.0, the model was distilled for 0.01"),
+        (with_defaults(guidance=3.5), "sampling.guidance is 3.5, .* distilled for 1 to 3"),
+        (with_defaults(guidance=math.nan), "sampling.guidance is nan"),
+        (with_record(stage="guidance", steps=None), "sampling.solver is policy, .* for another"),
     ],
 )
 def test_damaged_records_are_named(

@@ -19,7 +19,7 @@ from xmdpt_cli.diffusion import Guided
 from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.model import XMDPT, Mask, TokenConditions, fast, kernels
 from xmdpt_cli.model.fast import Denoiser, training_passes
-from xmdpt_cli.model.xmdpt import initialise
+from xmdpt_cli.model.initialisation import initialise
 
 TIMESTEPS, SCALES = (999, 500, 0), (2.0, 1.0, 1.5)
 #: beside every variant of the small model; width and heads of the last are cut, not its tokens
@@ -172,6 +172,50 @@ def test_denoiser_is_the_guided_model(variant: dict[str, Any]) -> None:
     found = model.denoiser(condition, TIMESTEPS, SCALES, tokens)
     for i in range(len(TIMESTEPS)):
         assert_close(found(a["x"], i), expected(a["x"], i), 2e-6)  # guidance doubles rounding
+
+
+@torch.no_grad()
+def test_a_cache_evaluates_the_unconditional_branch_in_every_second_step() -> None:
+    model, a = small(conditioning="tokens").eval(), inputs()
+    condition, tokens = conditions(model, a)
+    assert tokens is not None
+    both = TokenConditions(*(torch.cat([part, part]) for part in tokens))
+
+    def network(x: Tensor, t: Tensor, c: Tensor, keep: Tensor) -> Tensor:
+        return model(x, t, c, tokens if len(x) == len(condition) else both, keep)
+
+    times, scales = (999, 700, 500, 300, 0), (2.0, 2.0, 2.0, 2.0, 1.0)
+    expected = Guided(network).denoiser(condition, times, scales, cache=2)
+    found = model.denoiser(condition, times, scales, tokens, cache=2)
+    alone = model.denoiser(
+        condition[:1], times, scales, TokenConditions(*(part[:1] for part in tokens)), cache=2
+    )
+    rows: list[int] = []
+    for i in range(len(times)):
+        with_hook = model.tdnet.x_embedder.register_forward_pre_hook(
+            lambda _module, given: rows.append(len(given[0]))
+        )
+        out = found(a["x"], i)
+        with_hook.remove()
+        assert_close(out, expected(a["x"], i), 1e-5)
+        assert_close(alone(a["x"][:1], i), out[:1], 1e-5)  # an image does not depend on its batch
+    assert rows == [6, 3, 6, 3, 3]
+
+
+def test_steps_compile_as_one_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else no step would be a CUDA graph."""
+    model, a = small(conditioning="tokens").eval(), inputs()
+
+    @torch.no_grad()
+    def steps() -> list[Tensor]:
+        condition, tokens = conditions(model, a)
+        denoise = model.denoiser(condition, (999, 500), (2.0, 2.0), tokens, cache=2)
+        return [denoise(a["x"], i) for i in range(2)]
+
+    expected = steps()
+    compiled = torch.compile(fast.predict, backend="eager", dynamic=False, fullgraph=True)
+    monkeypatch.setattr(model, "predict", compiled)
+    torch.testing.assert_close(steps(), expected)
 
 
 @pytest.mark.parametrize("conditioning", ["vector", "tokens"])

@@ -307,7 +307,7 @@ def test_infinite_and_missing_values_are_counted() -> None:
     reader = read(made)
     assert "mean ∞; median ∞; 2 infinite (equal images), not in the charts" in reader.text
     assert "; 1 without a value" in reader.text
-    assert "Not known for 1 pairs" in reader.text
+    assert "Not known for 1 pair," in reader.text
     assert reader.tags["svg"] == 2
     assert "p3: 20.00, 6 joints" in reader.text
     assert "p4: 22.00" not in reader.text

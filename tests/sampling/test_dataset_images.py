@@ -96,7 +96,7 @@ def test_a_png_stores_how_it_was_generated(small: Small, whole: Path) -> None:
     metadata = json.loads(info["xmdpt"])
     assert metadata["sampling"] == {
         "steps": 2, "guidance": 2.0, "power": 0.01, "seed": 3, "solver": "ddim",
-        "spacing": "linspace", "interval": [0.0, 1.0], "cache": 0.0,
+        "spacing": "linspace", "interval": [0.0, 1.0], "cache": 1,
     }  # fmt: skip
     assert (metadata["position"], metadata["pair"]) == (pair.position, pair.name())
     sheet = Image.open(whole / "sheet.png").info
@@ -228,7 +228,7 @@ def test_other_settings_are_refused_by_name(small: Small, tmp_path: Path) -> Non
         (replace(CONFIG, steps=3), r"steps \(there 2, now 3\)"),
         (replace(CONFIG, solver="unipc"), r"solver \(there ddim, now unipc\)"),
         (replace(CONFIG, interval=(0.1, 1.0)), "interval"),
-        (replace(CONFIG, cache=4.0), r"cache \(there 0.0, now 4.0\)"),
+        (replace(CONFIG, cache=2), r"cache \(there 1, now 2\)"),
     ):
         with pytest.raises(XmdptError, match=f"differs: {message}"):
             small.generate(out, config)

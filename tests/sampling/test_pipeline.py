@@ -437,6 +437,8 @@ def test_repr_shows_the_settings(pipe_of: Pipes) -> None:
         f"XMDPTPipeline(size='custom', parameters={count:,}, resolution={SIZE}, device='cpu', "
         "precision='float32', toy=True)"
     )
+    pipe.sampler.metadata["distilled"] = {"steps": 4, "guidance": [1.0, 3.0]}
+    assert repr(pipe).endswith(", toy=True, distilled='4 steps, guidance 1 to 3')")
 
 
 def test_help_is_short() -> None:

@@ -24,10 +24,10 @@ def test_a_record_is_read_back(tmp_path: Path) -> None:
 
 
 def test_records_of_earlier_versions_are_without_a_cache() -> None:
-    now = {"sampling": {**SOUND["sampling"], "cache": 0.0}}
+    now = {"sampling": {**SOUND["sampling"], "cache": 1}}
     assert differences(SOUND, now) == []
-    now["sampling"]["cache"] = 4.0
-    assert differences(SOUND, now) == ["cache (there 0.0, now 4.0)"]
+    now["sampling"]["cache"] = 2
+    assert differences(SOUND, now) == ["cache (there 1, now 2)"]
 
 
 @pytest.mark.parametrize(

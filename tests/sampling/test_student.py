@@ -10,7 +10,7 @@ from xmdpt_cli.diffusion import Schedule
 from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.sampling.sampler import PAPER, Sampler
-from xmdpt_cli.sampling.student import solvers_of
+from xmdpt_cli.sampling.student import solvers_of, student_summary
 
 TEACHER = {"name": "B-run", "sha256": "0" * 64, "trained_steps": 10}
 STUDENT: dict[str, Any] = {"guidance": [1.0, 3.0], "power": 0.01, "teacher": TEACHER}
@@ -58,11 +58,19 @@ def test_what_a_student_of_few_steps_refuses(given: dict[str, Any], named: str) 
     assert "B-run" in str(error.value.hint)
 
 
+def test_a_summary_of_what_a_student_can_sample() -> None:
+    assert student_summary(FEW) == "4 steps, guidance 1 to 3"
+    assert student_summary({**FEW, "steps": 1}) == "1 step, guidance 1 to 3"
+    assert student_summary(GUIDED) == "any number of steps, guidance 1 to 3"
+
+
 def test_a_student_of_guidance_takes_any_number_of_steps() -> None:
     config = sampler(GUIDED).sampling_config(steps=7, solver="ddim", power=1.0, interval=(0.1, 0.8))
     assert (config.steps, config.solver, config.power) == (7, "ddim", 1.0)
     with pytest.raises(ConfigError, match="guidance 5 is outside the range 1 to 3"):
         sampler(GUIDED).sampling_config(guidance=5.0)
+    with pytest.raises(ConfigError, match="a cache saves nothing with a distilled model"):
+        sampler(GUIDED).sampling_config(cache=2)
     with pytest.raises(ConfigError, match="solver policy cannot"):
         sampler(GUIDED).sampling_config(solver="policy")
 

@@ -219,8 +219,8 @@ def test_sampling_names_tokens_that_do_not_fit(
     assert len(notes) == len(messages)
     for note, start in zip(notes, messages, strict=True):
         assert start in note
-    note = DatasetGroundTruth(work.root / data, "test", tmp_path).note
-    assert (note is not None) == (data == "old")
+    about = DatasetGroundTruth(work.root / data, "test", tmp_path).notes
+    assert (about != []) == (data == "old")
 
 
 def test_sampling_and_evaluating_an_older_dataset_warn(

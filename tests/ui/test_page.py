@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Running, wait_until
-from fake_pipeline import SIZE, FakePipeline
+from fake_pipeline import SIZE, FakePipeline, SamplingConfig
 from PIL import Image
 
 from xmdpt_cli.errors import XmdptError
@@ -178,13 +178,36 @@ def test_keypoints_of_a_file_reach_the_pipeline(
     file.write_text("100 64\n" * 17 + "-1 -1\n")  # in the padded 256 px frame
     two = [handle_file(str(file))] * 2
     message = client.predict(two, gallery(person), placed, api_name="/keypoints")[1]
-    assert "2 files of keypoints for 1 images" in text_of(message)
+    assert "2 files of keypoints for 1 image" in text_of(message)
     placed, message, _ = client.predict(two[:1], gallery(person), placed, api_name="/keypoints")
     assert text_of(message) == "Keypoints of stands.txt"
     client.predict(gallery(person), placed, POSE, *SETTINGS[:7], 1, api_name="/generate")
     (given,) = pipe.calls[0]["source_keypoints"]
     np.testing.assert_allclose(given[:17], [[(100 - 40) / 176, 64 / 256]] * 17, atol=1e-4)
     assert np.isnan(given[17]).all()
+
+
+def test_what_a_student_fixes_is_explained(tmp_path: Path) -> None:
+    pytest.importorskip("gradio", reason="the ui extra is not installed")
+    from xmdpt_cli.ui.examples import find_examples
+    from xmdpt_cli.ui.page import build
+
+    pipe: Any = FakePipeline()
+    pipe.solvers, config = ("policy",), SamplingConfig(4, 1.5, 0.01, "policy")
+    pipe.sampling_config = lambda: config
+    pipe.sampler.metadata["distilled"] = {"steps": 4, "guidance": [1.0, 2.5]}
+    page = build(pipe, "runs/B-4-steps", find_examples(pipe), tmp_path)
+    fields = {block.label: block for block in page.blocks.values() if hasattr(block, "label")}
+    fixed = {"Steps": "distilled to 4 steps", "Solver": "distilled", "Guidance power": "distill"}
+    for name, why in fixed.items():
+        assert not fields[name].interactive
+        assert why in fields[name].info
+    assert fields["Guidance"].info == "Strength, from 1 to 2.5."
+    assert fields["Guidance"].interactive is not False
+    header = next(
+        b.value for b in page.blocks.values() if "<header>" in str(b.__dict__.get("value"))
+    )
+    assert "runs/B-4-steps, 256 px, distilled: 4 steps, guidance 1 to 2.5" in header
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from xmdpt_cli.bench.measure import measure_calls
 from xmdpt_cli.bench.random_networks import dinov2, sd_vae
 from xmdpt_cli.bench.report import Report
 from xmdpt_cli.progress import Progress, silent
+from xmdpt_cli.utils.counts import counted
 
 DINO_SIDE = 224  # pixels of DINOv2's input
 
@@ -37,5 +38,5 @@ def measure_encoders(
     add("VAE encoder", vae.encode, 3, pixels, pixels)
     add("VAE decoder", vae.decode, 4, pixels // 8, pixels // 8)
     settings = {"batch": batch, "pixels": pixels}
-    title = f"frozen encoders, seconds for {batch} images"
+    title = f"frozen encoders, seconds for {counted(batch, 'image')}"
     return measure_calls("encode", title, settings, device, dtype, calls, rounds, progress=progress)

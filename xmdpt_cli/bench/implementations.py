@@ -26,18 +26,17 @@ from xmdpt_cli.bench.random_networks import (
     taesd,
 )
 from xmdpt_cli.bench.timing import precision
-from xmdpt_cli.diffusion import Guided, Schedule, sample
+from xmdpt_cli.diffusion import Guided, sample
 from xmdpt_cli.diffusion.guidance import Denoise
 from xmdpt_cli.diffusion.solvers import POLICY
 from xmdpt_cli.model import XMDPT, kernels, parameter_counts
-from xmdpt_cli.model.cache import Cached
 from xmdpt_cli.model.fast import compile_sampling
 from xmdpt_cli.training.config import TrainConfig
 
 STEPS = 50  # the paper's table
 GUIDANCE, POWER = 2.0, 0.01  # paper sec. 4.1
 SCALES = 2.0, 2.0  # of D-CFG; speed does not depend on them
-CACHE = 4.0  # degrees (docs/faster-sampling.md)
+CACHE = 2  # steps that share an unconditional branch (docs/faster-sampling.md)
 
 #: what decodes latents: (device, dtype, divisor of its widths) -> a network of diffusers
 DECODERS: dict[str, Callable[..., Any]] = {"decode": sd_vae, "tiny decoder": taesd}
@@ -244,17 +243,12 @@ def pruned(net: PublishedXMDPT, inputs: Inputs) -> tuple[Setup, Generate]:
 
 
 def fast(
-    model: XMDPT, inputs: Inputs, solver: str = "ddim", cache: float = 0.0
+    model: XMDPT, inputs: Inputs, solver: str = "ddim", cache: int = 1
 ) -> tuple[Setup, Generate]:
-    """As ``xmdpt sample`` computes it (``model.fast``); with a ``cache`` as a model that predicts v
-    on the cosine schedule."""
-    schedule = Schedule("cosine", "v") if cache else Schedule()
-    guided = Cached(model, schedule, cache) if cache else model
+    """As ``xmdpt sample`` computes it (``model.fast``)."""
 
     def generate(condition: Tensor, steps: int) -> Tensor:
-        return sample(
-            guided, inputs.noise, condition, steps, GUIDANCE, POWER, solver, schedule=schedule
-        )
+        return sample(model, inputs.noise, condition, steps, GUIDANCE, POWER, solver, cache=cache)
 
     return _condition(model, inputs), generate
 
@@ -287,6 +281,7 @@ class _Disentangled:
         timesteps: Sequence[int],
         cfg_scales: Sequence[float],  # all 1: the model adds no branch
         tokens: Any = None,
+        cache: int = 1,
     ) -> Denoise:
         predict = self.model.denoiser(condition, timesteps, cfg_scales)
         return lambda x, i: disentangled(predict(torch.cat([x] * BRANCHES), i), *SCALES)

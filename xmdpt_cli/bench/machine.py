@@ -15,6 +15,7 @@ import torch
 from xmdpt_cli import __version__
 from xmdpt_cli.bench.timing import clock
 from xmdpt_cli.model import kernels
+from xmdpt_cli.utils.counts import counted
 from xmdpt_cli.utils.devices import cores
 
 #: side of the square matrices whose product is the peak: large enough to fill the device, small
@@ -69,8 +70,8 @@ class Machine:
         """One line: the device, and the parts of its state that influence speed."""
         identity, state = self.identity, self.state
         parts = [
-            f"{self.name}, {_count(identity['threads'], 'thread')} on "
-            f"{_count(identity['cores'], 'core')}"
+            f"{self.name}, {counted(identity['threads'], 'thread')} on "
+            f"{counted(identity['cores'], 'core')}"
         ]
         for key, text in (
             ("torch", "torch {}"),
@@ -151,7 +152,3 @@ def nvidia_smi(fields: str, device: torch.device) -> dict[str, str]:
         return {}
     values = [value.strip() for value in output.strip().split(",")]
     return {name: value for name, value in zip(fields.split(","), values, strict=False) if value}
-
-
-def _count(number: int, unit: str) -> str:
-    return f"{number} {unit}{'' if number == 1 else 's'}"

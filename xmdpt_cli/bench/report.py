@@ -124,7 +124,8 @@ class Report:
 
     def table(self) -> Table:
         """The rows, without empty columns."""
-        columns = {name: [cell(row) for row in self.rows] for name, cell in _COLUMNS.items()}
+        shown = _LATENCY if self.kind == "latency" else _COLUMNS
+        columns = {name: [cell(row) for row in self.rows] for name, cell in shown.items()}
         columns = {name: cells for name, cells in columns.items() if any(c != "-" for c in cells)}
         keys = {"model": [row.model for row in self.rows]}
         if any(row.implementation for row in self.rows):
@@ -175,9 +176,10 @@ def three_digits(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _seconds(row: Row) -> str:
+def _seconds(row: Row, scale: float = 1.0) -> str:
     s = row.seconds
-    return f"{three_digits(s.median)} ({three_digits(s.low)} to {three_digits(s.high)})"
+    median, low, high = (three_digits(value * scale) for value in (s.median, s.low, s.high))
+    return f"{median} ({low} to {high})"
 
 
 def _gain(row: Row) -> str:
@@ -212,6 +214,13 @@ _COLUMNS: dict[str, Callable[[Row], str]] = {
     "GFLOP each": lambda row: _optional(row.gflop, ",.0f" if (row.gflop or 0) >= 100 else ".3g"),
     "MFU": lambda row: "-" if row.mfu is None else f"{row.mfu.median:.0%}",
     "efficiency": lambda row: _optional(row.efficiency, ".0%"),
+}
+#: of one image: fits 80 columns
+_LATENCY: dict[str, Callable[[Row], str]] = {
+    "ms (95 %)": lambda row: _seconds(row, 1000),
+    "gain": lambda row: times(row.speedup.get("base")),
+    "GFLOP each": _COLUMNS["GFLOP each"],
+    "MFU": _COLUMNS["MFU"],
 }
 
 

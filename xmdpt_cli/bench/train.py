@@ -40,6 +40,7 @@ from xmdpt_cli.training.logger import TimedIterator
 from xmdpt_cli.training.optimizer import make_optimizers
 from xmdpt_cli.training.step import Inputs, TrainStep
 from xmdpt_cli.training.trainer import compile_step
+from xmdpt_cli.utils.counts import counted
 
 CPU = torch.device("cpu")
 DATASET_BYTES = 100_000_000  # of random numbers, which batches are read from
@@ -207,7 +208,7 @@ def measure_training(
         calls |= {f"X-MDPT-{size} / {name}": step for name, step in steps.items()}
         waits[f"X-MDPT-{size}"] = data_wait(list(steps.values())[-1], batch, rounds)
     settings = {"batch": batch, "pixels": pixels, "compiled": compiled, "online": online}
-    title = f"a training step, seconds for {batch} pairs"
+    title = f"a training step, seconds for {counted(batch, 'pair')}"
     report = measure_calls(
         "train", title, settings, device, dtype, calls, rounds, gradients=True, progress=progress
     )

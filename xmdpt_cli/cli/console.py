@@ -19,6 +19,7 @@ from xmdpt_cli.cli.progress_bars import duration as duration
 from xmdpt_cli.progress import Progress
 from xmdpt_cli.report.tables import Table
 from xmdpt_cli.utils import interrupts
+from xmdpt_cli.utils.counts import counted
 from xmdpt_cli.utils.devices import busy_load
 from xmdpt_cli.utils.redact import masked_values, shown, visible_json
 from xmdpt_cli.utils.streams import is_utf8
@@ -90,8 +91,7 @@ def warn_if_busy(talk: Talk) -> None:
     if load is not None:
         count = os.cpu_count() or 1
         talk.warn(
-            f"other programs keep this machine busy (load {load:.1f} on {count} "
-            f"{'core' if count == 1 else 'cores'})"
+            f"other programs keep this machine busy (load {load:.1f} on {counted(count, 'core')})"
         )
         talk.hint("set OMP_NUM_THREADS=1: on a busy machine this is 4 to 10 times faster")
 

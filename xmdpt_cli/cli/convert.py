@@ -12,6 +12,7 @@ from xmdpt_cli.cli.console import Talk
 from xmdpt_cli.cli.help import panels
 from xmdpt_cli.cli.options import AsJson, quiet_libraries
 from xmdpt_cli.errors import ConfigError
+from xmdpt_cli.utils.counts import counted
 
 if TYPE_CHECKING:
     from xmdpt_cli.model.convert import Converted
@@ -72,7 +73,7 @@ def convert(
     described = _described(done)
     text = f"{_sentence(described)}, under the published names: {out}"
     if not published:
-        trained = "" if steps is None else f", trained for {steps:,} steps"
+        trained = "" if steps is None else f", trained for {counted(steps, 'step')}"
         text = (
             f"{_sentence(described)}{trained}: {out}\n"
             f"next: xmdpt sample --model {out} --source person.jpg --pose pose.json"

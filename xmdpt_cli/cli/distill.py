@@ -36,6 +36,7 @@ from xmdpt_cli.cli.workspace_defaults import choose_for_distilling
 from xmdpt_cli.config import complete_preset, resolve
 from xmdpt_cli.distillation.config import DistillConfig
 from xmdpt_cli.errors import ConfigError
+from xmdpt_cli.utils.counts import counted
 
 
 @panels(
@@ -114,14 +115,14 @@ def distill(
     size, pairs = teacher.model.size, pairs_of(dataset)
     toy = " (TOY model)" if teacher.metadata["toy"] else ""
     if recipe.stage == "steps":
-        plural = "" if recipe.student_steps == 1 else "s"
-        aim = f"to {recipe.student_steps} sampling step{plural} of one evaluation"
+        aim = f"to {counted(recipe.student_steps, 'sampling step')} of one evaluation"
     else:
         aim = "the guidance, to one evaluation per sampling step"
     if dry_run:
         task = DistillTask(recipe, dataset, teacher, teacher_name(model))
         what = [f"distil {aim}, size {size}", f"teacher: {model}{toy}, {_sampling(teacher)}"]
-        print_plan(talk, task, what, size, out, pick_device(device))
+        where = pick_device(device)
+        print_plan(talk, task, what, size=size, out=out, device=where, force=force)
         return
     talk.say(
         f"distilling {model}{toy}, size {size}, {aim}, {pairs}, {amount(recipe, len(dataset))}"
@@ -144,12 +145,13 @@ def distill(
             decode=decode,
             force=force,
         )
-    print_result(talk, done, out, "distilled")
+    print_result(talk, done, out, "distilled", recipe.steps)
 
 
 def _sampling(teacher: Any) -> str:
     """The teacher's evaluations per image, in words."""
     own = teacher.metadata["sampling"]
     steps, both = own["steps"], teacher.model.guidance_embed is None and own["guidance"] != 1
-    evaluations = f"{2 * steps} evaluations" if both else f"{steps} evaluations"
-    return f"{steps} sampling steps with guidance {own['guidance']:g}: {evaluations} an image"
+    evaluations = counted(2 * steps if both else steps, "evaluation")
+    sampling = f"{counted(steps, 'sampling step')} with guidance {own['guidance']:g}"
+    return f"{sampling}: {evaluations} an image"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from xmdpt_cli.cli.console import Talk, duration
 from xmdpt_cli.config import differing
 from xmdpt_cli.files import human_bytes
+from xmdpt_cli.utils.counts import counted
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +32,7 @@ def _time(estimate: Estimate) -> str:
     if estimate.step_seconds is None or estimate.seconds is None:
         return "time: not known until the batch size is"
     each = f"{estimate.step_seconds:.3g} s a step"
-    left = f"{estimate.steps} steps" if estimate.steps else "all steps are done"
+    left = counted(estimate.steps, "step") if estimate.steps else "all steps are done"
     return f"time: about {duration(estimate.seconds)} ({left}, {each}, {estimate.how})"
 
 

@@ -12,6 +12,7 @@ from xmdpt_cli.cli.evaluate_networks import find_networks, load_networks
 from xmdpt_cli.cli.evaluate_options import EvaluateOptions
 from xmdpt_cli.cli.help import panels
 from xmdpt_cli.cli.options import options_from, pick_device, quiet_libraries
+from xmdpt_cli.utils.counts import counted
 
 if TYPE_CHECKING:
     from xmdpt_cli.metrics.evaluation import Evaluation
@@ -106,7 +107,7 @@ def _print(
     shown = []
     for report in reports:
         rows = cells(report)
-        title = f"protocol {report.protocol}, {report.counts['generated']} images"
+        title = f"protocol {report.protocol}, {counted(report.counts['generated'], 'image')}"
         shown.append(table(title + (", TOY model" if toy else ""), rows.header, rows.rows))
     if len(reports) > 1:
         rows = beside(reports)

@@ -13,6 +13,7 @@ from xmdpt_cli.cli.next_command import quote
 from xmdpt_cli.cli.options import pick_device
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.progress import say_resuming
+from xmdpt_cli.utils.counts import counted
 
 if TYPE_CHECKING:
     from xmdpt_cli.metrics.evaluate import Networks
@@ -61,14 +62,20 @@ def generate_missing(chosen: EvaluateOptions, out: Path, seed: int | None, talk:
 
 def ground_truth(chosen: EvaluateOptions, generated: Path, device: str, talk: Talk) -> GroundTruth:
     """The ground truths for a folder of images: a dataset, or the folder --target."""
+    from xmdpt_cli.encoders.places import is_tiny_word, tiny_of
     from xmdpt_cli.metrics.folders import images_in, images_not_read, pair_folders
+    from xmdpt_cli.model.checkpoint import find_model
+    from xmdpt_cli.sampling import hub
     from xmdpt_cli.sampling.ground_truth import DatasetGroundTruth, FolderGroundTruth
     from xmdpt_cli.sampling.record import RECORD, SHEET
     from xmdpt_cli.utils.image_types import say_not_read, why_not_read
 
     if chosen.data is not None:
+        vae = chosen.vae
+        if is_tiny_word(vae) and chosen.model is not None:  # a model on the hub
+            vae = str(tiny_of(find_model(hub.fetch(chosen.model))))
         return DatasetGroundTruth(
-            chosen.data, chosen.split, generated, device=device, limit=chosen.limit, vae=chosen.vae
+            chosen.data, chosen.split, generated, device=device, limit=chosen.limit, vae=vae
         )
     assert chosen.target is not None
     found = pair_folders(generated, chosen.target)
@@ -78,7 +85,7 @@ def ground_truth(chosen: EvaluateOptions, generated: Path, device: str, talk: Ta
         for path in paths[:3]:
             talk.warn(f"no partner for {path}")
         if len(paths) > 3:
-            talk.warn(f"no partner for {len(paths) - 3} more {what} images")
+            talk.warn(f"no partner for {counted(len(paths) - 3, f'more {what} image')}")
     photographs = images_in(chosen.real or chosen.target)
     unread = found.not_read + (images_not_read(chosen.real) if chosen.real else [])
     if unread:
@@ -125,8 +132,7 @@ def measure(
     for report in reports:
         if seen.toy:
             report.notes.append("toy: made with toy encoders")
-        if seen.note is not None:
-            report.notes.append(seen.note)
+        report.notes += seen.notes
     return reports
 
 

@@ -24,6 +24,7 @@ from xmdpt_cli.cli.options import (
 from xmdpt_cli.cli.workspace_defaults import choose_for_vae
 from xmdpt_cli.config import resolve
 from xmdpt_cli.errors import ConfigError
+from xmdpt_cli.utils.counts import counted
 from xmdpt_cli.vae_training.config import VaeConfig
 
 if TYPE_CHECKING:
@@ -141,13 +142,16 @@ def _dry_run(
     out: Path,
     device: str,
 ) -> None:
-    """Print the estimate and the settings."""
+    """Print the estimate and the settings; XmdptError where the training would raise one."""
     import torch
 
     from xmdpt_cli.cli.dry_run import estimate_lines, setting_lines, warn_of_room
     from xmdpt_cli.storage.ranks import World
     from xmdpt_cli.vae_training.estimate import estimate_finetuning
+    from xmdpt_cli.vae_training.finetune import identity_of
+    from xmdpt_cli.vae_training.folder import check_training
 
+    check_training(out, identity_of(plan, perceptual))
     where = torch.device(device)
     plan.vae.to(where)
     plan.decoder.to(where)
@@ -233,7 +237,7 @@ def _print(talk: Talk, done: FineTuned, out: Path, data: str, recipe: VaeConfig)
 
     stats, tables, toy = done.stats, [], ", TOY VAE" if done.toy else ""
     rows = ROWS[recipe.decoder]
-    lines = [f"{stats.steps} steps in {duration(stats.seconds)}: {out}"]
+    lines = [f"{counted(stats.steps, 'step')} in {duration(stats.seconds)}: {out}"]
     report = None
     if done.report is not None:
         shown = cells(done.report)

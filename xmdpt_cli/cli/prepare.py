@@ -17,6 +17,7 @@ from xmdpt_cli.encoders.identity import dataset_note
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import human_bytes
 from xmdpt_cli.storage.stores import open_store
+from xmdpt_cli.utils.counts import counted
 
 LOSS = 0.01  # share of the images and pairs that may be left out before it is a failure
 
@@ -176,8 +177,8 @@ def _report(
     for size, manifest in manifests.items():
         total = human_bytes(sum(shard["bytes"] for shard in manifest["shards"]))
         lines.append(
-            f"prepared {images} images at {size} px{toy}: {pairs['train']} training and "
-            f"{pairs['test']} test pairs, {total}, {len(skipped)} left out"
+            f"prepared {counted(images, 'image')} at {size} px{toy}: {pairs['train']} training and "
+            f"{counted(pairs['test'], 'test pair')}, {total}, {len(skipped)} left out"
         )
         note = dataset_note(manifest, outs[size])
         if note is not None:

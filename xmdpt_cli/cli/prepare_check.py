@@ -9,6 +9,7 @@ from xmdpt_cli.data.manifest import repair_command
 from xmdpt_cli.encoders.identity import dataset_note
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import human_bytes
+from xmdpt_cli.utils.counts import counted
 
 _SHOWN = 20  # lines printed; --json has all
 
@@ -39,7 +40,8 @@ def check(talk: Talk, place: str, repair: bool, *, final: bool) -> list[str] | N
     ok, again = report.ok, False
     remake: list[str] = []
     lines = [
-        f"checked {place}: {report.shards} shards, {report.views} images, {report.pairs} pairs, "
+        f"checked {place}: {counted(report.shards, 'shard')}, "
+        f"{counted(report.views, 'image')}, {counted(report.pairs, 'pair')}, "
         f"{human_bytes(report.bytes)}: {'valid' if report.ok else 'not valid'}"
     ]
     if repair and report.findings:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from xmdpt_cli.cli.console import Talk, duration
 from xmdpt_cli.files import human_bytes
 from xmdpt_cli.storage.stores import is_url, open_store
+from xmdpt_cli.utils.counts import counted
 from xmdpt_cli.utils.devices import free_disk, peak_memory
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def say_plan(
 
     everything, missing = plan.shards()
     if not missing:
-        talk.say(f"plan: all {len(everything)} shards are complete")
+        talk.say(f"plan: complete, {counted(len(everything), 'shard')}")
         return None
     if len(missing) < len(everything):
         there = len(everything) - len(missing)
@@ -58,8 +59,8 @@ def say_plan(
     numbers = estimate(missing, networks, detector, list(plan.outs), plan.tokens)
     pairs = numbers.pairs
     talk.say(
-        f"plan: {sum(numbers.images.values())} images, {pairs['train']} training and "
-        f"{pairs['test']} test pairs, {len(missing)} shards"
+        f"plan: {counted(sum(numbers.images.values()), 'image')}, {pairs['train']} training and "
+        f"{counted(pairs['test'], 'test pair')}, {counted(len(missing), 'shard')}"
     )
     for size, out in plan.outs.items():
         needed = numbers.bytes[size]
@@ -100,7 +101,7 @@ def say_toys(talk: Talk, outs: dict[int, str], given: int | None) -> None:
             steps = given or default_steps(size)
             seconds = vae_seconds(size, steps)
             talk.say(
-                f"plan: first train the toy VAE for {size} px, {steps} steps: about "
+                f"plan: first train the toy VAE for {size} px, {counted(steps, 'step')}: about "
                 f"{duration(seconds)} (measured on a few steps)"
             )
 

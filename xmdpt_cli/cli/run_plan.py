@@ -12,6 +12,7 @@ from xmdpt_cli.cli.options import plain
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.files import human_bytes
 from xmdpt_cli.training.run_config import RunConfig
+from xmdpt_cli.utils.counts import counted
 
 if TYPE_CHECKING:
     from xmdpt_cli.data.dataset import PairDataset
@@ -21,25 +22,39 @@ if TYPE_CHECKING:
     from xmdpt_cli.training.validation import Decode
 
 
-def print_plan(talk: Talk, task: Task, what: list[str], size: str, out: Path, device: str) -> None:
-    """Print the notes, the plan and the settings. ``what``: lines about what is trained, the first
-    of which the amount of work follows; ``size``: of the model."""
+def print_plan(
+    talk: Talk,
+    task: Task,
+    what: list[str],
+    *,
+    size: str,
+    out: Path,
+    device: str,
+    force: bool,
+) -> None:
+    """Print the notes, the plan and the settings; XmdptError where the training would raise one.
+
+    ``what``: lines about what is trained, the first of which the amount of work follows; ``size``:
+    of the model; ``force``: as for the training.
+    """
     import torch
 
     from xmdpt_cli.storage.ranks import World
     from xmdpt_cli.training.estimate import estimate_training
+    from xmdpt_cli.training.run_folder import check_run
     from xmdpt_cli.training.task import LARGE
 
     for note in task.notes():
         talk.warn(note)
+    check_run(out, task, force)
     config, dataset = task.config, task.dataset
     where, world = torch.device(device), World.from_environment().size
     sharded = config.sharding == "fsdp" or (config.sharding == "auto" and size in LARGE)
     found = estimate_training(task, out, where, world, sharded and world > 1)
     warn_of_room(talk, found, out, where)
     counts = found.parameters
-    kept = f"{config.keep_checkpoints} checkpoints of {human_bytes(found.checkpoint)}, one more "
-    kept += "while it is written"
+    kept = f"{counted(config.keep_checkpoints, 'checkpoint')} of {human_bytes(found.checkpoint)}, "
+    kept += "one more while it is written"
     if config.keep_every:
         kept += f", {config.steps // config.keep_every} kept for good"
     lines = [
@@ -56,24 +71,27 @@ def print_plan(talk: Talk, task: Task, what: list[str], size: str, out: Path, de
 
 def pairs_of(dataset: PairDataset) -> str:
     toy = " (TOY features)" if dataset.manifest["toy"] else ""
-    return f"{len(dataset)} pairs{toy}"
+    return f"{counted(len(dataset), 'pair')}{toy}"
 
 
 def amount(config: RunConfig, pairs: int) -> str:
     """Number of steps and epochs, for messages."""
     if not config.batch_size:
-        return f"{config.steps} steps, batches as large as fit"
+        return f"{counted(config.steps, 'step')}, batches as large as fit"
     epochs = config.steps * config.batch_size / pairs
-    return f"{config.steps} steps of {config.batch_size} ({epochs:.1f} epochs)"
+    return f"{counted(config.steps, 'step')} of {config.batch_size} ({epochs:.1f} epochs)"
 
 
-def print_result(talk: Talk, done: TrainResult, out: Path, verb: str) -> None:
-    """Print what was done and the next command. ``verb``: "trained", "distilled"."""
+def print_result(talk: Talk, done: TrainResult, out: Path, verb: str, steps: int) -> None:
+    """Print what was done and the next command. ``verb``: "trained", "distilled"; ``steps``: of
+    the configuration."""
     if done.skipped:
-        talk.warn(f"{done.skipped:,} pairs could not be read and were replaced by others")
-    what = f"{verb} {done.steps} steps in {duration(done.seconds)}"
-    if not done.steps_per_second:
-        what = f"all {done.steps} steps were already done"
+        talk.warn(f"not readable and replaced by others: {counted(done.skipped, 'pair')}")
+    what = f"{verb} {counted(done.steps, 'step')} in {duration(done.seconds)}"
+    if done.steps > steps:
+        what = f"nothing to do, the run is at step {done.steps:,}, beyond --steps {steps}"
+    elif not done.steps_per_second:
+        what = f"nothing to do, the run is at step {done.steps:,} of {steps:,}"
     talk.result(plain(vars(done)), text=f"{what}: {done.model}\nnext: {sample_command(out)}")
 
 

@@ -8,6 +8,7 @@ from xmdpt_cli.cli.options import pick_device
 from xmdpt_cli.cli.sample_options import SampleOptions
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.progress import say_resuming
+from xmdpt_cli.utils.counts import counted
 
 TOY = " by a TOY model, which does not predict real results"
 
@@ -42,11 +43,12 @@ def sample_pairs(chosen: SampleOptions) -> None:
             notify=talk.warn,
         )
     toy = " (TOY model)" if record["toy"] else ""
+    images = f"{counted(record['images'], 'image')}{toy}"
     if record["complete"]:
-        text = f"{record['images']} images{toy} in {out}, contact sheet: {record['sheet']}\n"
+        text = f"{images} in {out}, contact sheet: {record['sheet']}\n"
         text += f"next: {evaluate_command(data, out, chosen.split)}"
     else:
-        text = f"{record['images']} images{toy} of this part in {out}; other parts are not complete"
+        text = f"{images} of this part in {out}; other parts are not complete"
     if chosen.shard is None and world.size > 1:
         # the process that ended last knows the result; where nothing was left to do, rank 0
         nothing_left = record["complete"] and not record["generated"]
@@ -134,7 +136,7 @@ def sample_list(chosen: SampleOptions) -> None:
         )
     toy = TOY if record["toy"] else ""
     files = [str(out / name) for name in record["files"]]
-    text = f"{len(files)} images in {out}, generated{toy}"
+    text = f"{counted(len(files), 'image')} in {out}, generated{toy}"
     if record["sheet"]:
         text += f"; contact sheet: {out / record['sheet']}"
     for row in record["rows"]:

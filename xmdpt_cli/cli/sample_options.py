@@ -147,11 +147,11 @@ class SampleOptions:
         str | None, typer.Option(help="Range LOW:HIGH of t/1000 in which guidance is used [0:1].")
     ] = None
     cache: Annotated[
-        float | None,
+        int | None,
         typer.Option(
-            min=0,
-            help="Compute the transformer blocks only where the noise level has changed by this "
-            "angle in degrees, 4 for example; 0: in every step; for models that predict v [0].",
+            min=1,
+            help="Evaluate the unconditional branch of guidance in every CACHE-th step, 2 for "
+            "example, and extrapolate it in the others; 1: no cache [1].",
         ),
     ] = None
     paper: Annotated[

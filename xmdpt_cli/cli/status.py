@@ -21,6 +21,7 @@ from xmdpt_cli.cli.workspace_links import dataset_of, tuned_vae
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import is_hidden
 from xmdpt_cli.utils import records
+from xmdpt_cli.utils.counts import counted
 from xmdpt_cli.utils.safe_names import CHECKPOINT
 
 #: metrics of the generated images that a line shows, by how their names begin
@@ -105,7 +106,15 @@ def _dataset(one: workspace.Dataset) -> dict[str, Any]:
 def _vae(path: Path) -> dict[str, Any] | None:
     started = workspace.read_record(path / "run.json")
     done = workspace.read_record(path / "xmdpt_training.json")
-    return None if started is None else {"path": str(path), "finished": done is not None}
+    if started is None:
+        return None
+    settings = started.get("settings", {})
+    kind = "decoder fine-tuned"
+    if settings.get("all_weights"):
+        kind = "trained from scratch"
+    elif settings.get("decoder") == "tiny":
+        kind = "tiny decoder"
+    return {"path": str(path), "finished": done is not None, "kind": kind}
 
 
 def _run(path: Path) -> dict[str, Any] | None:
@@ -134,7 +143,7 @@ def _student(config: dict[str, Any]) -> str:
     """What a run distils: "4 steps", "guidance"."""
     stage = str(config.get("stage"))
     steps = config.get("student_steps")
-    return f"{steps} step{'' if steps == 1 else 's'}" if stage == "steps" else stage
+    return stage if stage != "steps" or steps is None else counted(steps, "step")
 
 
 def _last_line(path: Path) -> tuple[int, float | None]:
@@ -169,7 +178,7 @@ def _samples(path: Path) -> dict[str, Any] | None:
         "complete": bool(done or files),
         "own": files is not None,
         "step": None if step is None else int(step),
-        "sampling": f"{int(sampling['steps'])} steps of {sampling['solver']}",
+        "sampling": f"{counted(int(sampling['steps']), 'step')} of {sampling['solver']}",
         "toy": bool(record.get("toy")),
         "protocol": str(report.get("protocol")),
         "measured": int(report["counts"]["generated"]) if numbers else None,
@@ -182,7 +191,7 @@ def _lines(found: Status) -> list[str]:
     kinds = {
         "datasets": [(one["path"], _dataset_words(one)) for one in found.datasets],
         "VAEs": [
-            (one["path"], "decoder fine-tuned" if one["finished"] else "not finished")
+            (one["path"], one["kind"] + ("" if one["finished"] else ", not finished"))
             for one in found.vaes
         ],
         "runs and models": [(one["path"], _run_words(one)) for one in found.runs],
@@ -207,8 +216,8 @@ def _dataset_words(one: dict[str, Any]) -> str:
     if not one["finished"]:
         return "not finished: the same xmdpt prepare command resumes"
     return (
-        f"{one['resolution']} px, {one['images']:,} images, {one['train_pairs']:,} training and "
-        f"{one['test_pairs']:,} test pairs{_note(one)}"
+        f"{one['resolution']} px, {counted(one['images'], 'image')}, "
+        f"{one['train_pairs']:,} training and {counted(one['test_pairs'], 'test pair')}{_note(one)}"
         + (", DINOv2 tokens of an earlier version" if one["old_tokens"] else "")
     )
 
@@ -218,16 +227,17 @@ def _run_words(one: dict[str, Any]) -> str:
         return f"converted{_note(one)}"
     loss = "" if one["loss"] is None else f", last loss {one['loss']:.4f}"
     student = "" if one["distilled"] is None else f", distilled: {one['distilled']}"
-    return f"step {one['step']:,} of {one['steps']:,}{loss}{student}{_note(one)}"
+    of = f" of {one['steps']:,}" if one["step"] <= one["steps"] else ""  # --steps was lowered later
+    return f"step {one['step']:,}{of}{loss}{student}{_note(one)}"
 
 
 def _samples_words(one: dict[str, Any]) -> str:
-    count = f"{one['images']:,} image{'' if one['images'] == 1 else 's'}" + (
-        "" if one["complete"] else " so far"
-    )
+    count = counted(one["images"], "image") + ("" if one["complete"] else " so far")
     step = "" if one["step"] is None else f" of step {one['step']:,}"
     metrics = ", ".join(f"{name} {value:.4g}" for name, value in one["metrics"].items())
-    part = "" if one["measured"] in (None, one["images"]) else f", of {one['measured']} images"
+    part = ""
+    if one["measured"] not in (None, one["images"]):
+        part = f", of {counted(one['measured'], 'image')}"
     by = f"; {one['protocol']}{part}: {metrics}" if metrics else ""
     return f"{count}{step}, {one['sampling']}{by}{_note(one)}"
 

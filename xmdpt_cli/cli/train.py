@@ -101,7 +101,8 @@ def train(
     dataset = training_pairs(data, out)
     if dry_run:
         task = TrainTask(recipe, dataset)
-        print_plan(talk, task, [f"size {recipe.size}"], recipe.size, out, pick_device(device))
+        where, what = pick_device(device), [f"size {recipe.size}"]
+        print_plan(talk, task, what, size=recipe.size, out=out, device=where, force=force)
         return
     talk.say(
         f"training size {recipe.size}, conditioning {recipe.conditioning}, "
@@ -125,4 +126,4 @@ def train(
             decode=decode,
             force=force,
         )
-    print_result(talk, done, out, "trained")
+    print_result(talk, done, out, "trained", recipe.steps)

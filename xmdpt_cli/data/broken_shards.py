@@ -20,6 +20,7 @@ from xmdpt_cli.data.sampler import Bools, PairIndices, seeded_generator
 from xmdpt_cli.data.shard_reader import ShardError
 from xmdpt_cli.data.table import Ints
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.utils.counts import counted
 
 LIMIT = 0.1  # largest share of the pairs that several broken shards may hold
 _REPLACEMENT = 0x1057  # keeps these random numbers apart from others of (seed, number)
@@ -125,8 +126,8 @@ class BrokenShards:
                 )
                 return
         self._warn(
-            f"{err.message}: its {own:,} pairs ({own / pairs:.1%}) are skipped from here on, "
-            f"other pairs replace them; to repair it: {repair_command(self.dataset.path)}"
+            f"{err.message}: its {counted(own, 'pair')} ({own / pairs:.1%}) will be skipped and "
+            f"replaced by others; to repair it: {repair_command(self.dataset.path)}"
         )
 
     def _check_place(self, err: ShardError) -> None:

@@ -17,6 +17,7 @@ from xmdpt_cli.pose.formats.missing import TAKEN
 from xmdpt_cli.pose.frame_decision import decide, decide_alone, some_of
 from xmdpt_cli.pose.frames import OWN_POSES, CoordinateFrame
 from xmdpt_cli.pose.keypoints import Keypoints
+from xmdpt_cli.utils.counts import counted
 from xmdpt_cli.utils.problems import Problem
 
 #: suffixes of files beside the images that do not state the frame of their values
@@ -94,8 +95,8 @@ class BesideKeypoints:
         """The files that were used, empty for none."""
         if not self.images:
             return []
-        files = "1 file" if len(self.files) == 1 else f"{len(self.files)} files"
-        return [f"keypoints of {self.images} images in {files} beside them"]
+        images, files = counted(self.images, "image"), counted(len(self.files), "file")
+        return [f"keypoints of {images} in {files} beside {'it' if self.images == 1 else 'them'}"]
 
     def close(self, *, alone: bool) -> list[str]:
         """Notes, after ``find`` for every image. ``alone``: no other keypoint files were found."""

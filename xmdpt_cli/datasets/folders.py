@@ -23,6 +23,7 @@ from xmdpt_cli.datasets.stored import as_padded
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.pose.frames import CoordinateFrame
 from xmdpt_cli.pose.padding import are_padded
+from xmdpt_cli.utils.counts import counted
 from xmdpt_cli.utils.deepfashion_names import TREE, match_key
 from xmdpt_cli.utils.problems import Problem
 
@@ -251,12 +252,12 @@ def _notes(
     what = "items of DeepFashion" if people.deepfashion else "own images, a folder each"
     persons = len({group.person for group in people.groups})
     images = sum(len(group.views) for group in people.groups)
-    count = "1 person" if persons == 1 else f"{persons} people"
+    count = counted(persons, "person", "people")
     files = "" if keypoints is None else keypoints.label()
     label = files or "keypoints from OpenPose"
     notes = [
         f"{what}: {count}, {label}",
-        f"images: {people.root}, {images} in {len(people.groups)} groups",
+        f"images: {people.root}, {images} in {counted(len(people.groups), 'group')}",
         f"pairs: made here, all ordered ones of a group, at most {MOST_SOURCES} sources to a "
         f"target (seed {seed})",
         f"test set: {test} of {count}, by their names and the seed",
@@ -265,6 +266,6 @@ def _notes(
         notes[-1] = "test set: none, there is one person only"
     notes += [] if keypoints is None else keypoints.notes
     if waiting:
-        where = f"{waiting} images without, " if files else "none there, "
+        where = f"{counted(waiting, 'image')} without, " if files else "none there, "
         notes.append(f"keypoints: {where if keypoints else ''}OpenPose will find them")
     return notes

@@ -15,6 +15,7 @@ from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import load_image
 from xmdpt_cli.pose.keypoints import Keypoints
 from xmdpt_cli.pose.padding import PADDED_BOX, PADDED_SIZE
+from xmdpt_cli.utils.counts import counted
 from xmdpt_cli.utils.problems import Problem
 from xmdpt_cli.utils.splits import SPLITS
 
@@ -177,7 +178,12 @@ class Listing:
             if items:
                 views = sum(len(item.views) for item in items)
                 pairs = sum(len(item.pairs) for item in items)
-                lines.append(f"{split}: {pairs} pairs, {len(items)} items, {views} images")
+                counts = (
+                    counted(pairs, "pair"),
+                    counted(len(items), "item"),
+                    counted(views, "image"),
+                )
+                lines.append(f"{split}: {', '.join(counts)}")
         for kept, label in ((False, "not usable"), (True, "odd, but used")):
             of_kind = [problem for problem in self.problems if problem.kept is kept]
             reasons = Counter(problem.reason.split(":")[0] for problem in of_kind)

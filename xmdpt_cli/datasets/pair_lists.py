@@ -13,6 +13,7 @@ from pathlib import Path
 
 from xmdpt_cli.datasets.layouts import Place
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.utils.counts import counted
 from xmdpt_cli.utils.deepfashion_names import ImageName, parse_name
 from xmdpt_cli.utils.list_text import Table, read_lines, refuse_all_wrong
 from xmdpt_cli.utils.problems import Problem
@@ -80,7 +81,9 @@ def read_pair_lists(root: Path, places: Sequence[Place]) -> PairLists:
         csv = path.suffix == ".csv"
         labels.append(f"pairs CSV ({family})" if csv else "PIDM pair lists, target first")
         unused = f" (not used: {', '.join(files[1:])})" if len(files) > 1 else ""
-        lists.notes.append(f"pairs of {split}: {files[0]}, {len(read.pairs)} pairs{unused}")
+        lists.notes.append(
+            f"pairs of {split}: {files[0]}, {counted(len(read.pairs), 'pair')}{unused}"
+        )
     lists.label = " and ".join(dict.fromkeys(labels))
     return lists
 

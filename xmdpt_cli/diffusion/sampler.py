@@ -38,6 +38,7 @@ def sample(
     *,
     spacing: str | None = None,
     interval: tuple[float, float] = (0.0, 1.0),
+    cache: int = 1,
     tokens: Any = None,
     schedule: Schedule = LINEAR,
     callback: Callable[[StepResult], None] | None = None,
@@ -61,6 +62,8 @@ def sample(
         spacing: How the timesteps are chosen; None: the solver's own way.
         interval: Guidance is applied where t / 1000 lies in it (Kynkäänniemi et al. 2024, arXiv
             2404.07724); elsewhere the unconditional branch is not computed.
+        cache: The unconditional branch is evaluated in every ``cache``-th step (``Guidance``); 1:
+            in every step.
         tokens: ``model.token_conditions`` of an XMDPT with ``conditioning="tokens"``.
         schedule: The noise schedule that the model was trained with.
         callback: Called with a ``StepResult`` after every step.
@@ -75,6 +78,8 @@ def sample(
         raise ConfigError(f"power must be positive, not {power}")
     if not 0 <= interval[0] < interval[1] <= 1:
         raise ConfigError(f"the guidance interval lies in 0 to 1, low end first, not {interval}")
+    if cache < 1:
+        raise ConfigError(f"cache is a number of steps, at least 1, not {cache}", "for example 2")
     own_spacing = spacing_of(solver)
     timesteps = spaced(spacing or own_spacing, steps, schedule)
     todo = plan(solver, timesteps, schedule)
@@ -86,7 +91,7 @@ def sample(
     ]
     if solver == POLICY:
         cfg_scales = [guidance] * steps
-    denoise = model.denoiser(condition, timesteps, cfg_scales, tokens)
+    denoise = model.denoiser(condition, timesteps, cfg_scales, tokens, cache)
     x = before = noise
     earlier: list[Tensor] = []
     for i, step in enumerate(todo):

@@ -29,6 +29,10 @@ SPACINGS = ("linspace", "trailing", "logsnr", "angle")
 #: the published list of timesteps for the published solver; second-order solvers want even steps
 #: of the signal-to-noise ratio (``examples/experiments/solvers.py``; docs/faster-sampling.md)
 SPACING_OF = {"ddim": "linspace", "dpmpp-2m": "logsnr", "unipc": "logsnr", POLICY: "angle"}
+#: lower limit of lambda in "logsnr". The cosine schedule falls to -9.9, where the image is all
+#: noise; the linear schedule ends at -5.06. (The limit that diffusers advises for cosine schedules,
+#: ``lambda_min_clipped``; measured in docs/faster-sampling.md.)
+LOWEST_LAMBDA = -5.1
 
 
 @dataclass(frozen=True)
@@ -71,8 +75,9 @@ def timestep_list(steps: int, total: int = 1000) -> list[int]:
 def spaced(spacing: str, steps: int, schedule: Schedule) -> list[int]:
     """Timesteps, falling. "linspace": ``timestep_list``. "trailing": equal strides that end at the
     last timestep, so that none is spent at t = 0 (Lin et al. 2023, arXiv 2305.08891). "logsnr":
-    equal strides of lambda between the trailing list's ends. "angle": equal strides of
-    arctan(sigma / alpha) from the last timestep to the clean image."""
+    equal strides of lambda between the trailing list's ends, from ``LOWEST_LAMBDA`` at least; the
+    first timestep is the last one all the same. "angle": equal strides of arctan(sigma / alpha)
+    from the last timestep to the clean image."""
     total = schedule.steps
     listed = timestep_list(steps, total)
     if spacing == "linspace" or steps == 1:
@@ -86,9 +91,10 @@ def spaced(spacing: str, steps: int, schedule: Schedule) -> list[int]:
     if spacing == "trailing":
         return trailing
     half_log_snr = [_lambda(*_levels(schedule, t)) for t in range(total)]
-    first, last = half_log_snr[trailing[0]], half_log_snr[min(trailing[-1], total // 50)]
-    wanted = [first + (last - first) * i / (steps - 1) for i in range(steps)]
-    return _nearest(half_log_snr, wanted)
+    noise, last = half_log_snr[-1], half_log_snr[min(trailing[-1], total // 50)]
+    first = max(noise, LOWEST_LAMBDA)
+    wanted = [first + (last - first) * i / (steps - 1) for i in range(1, steps)]
+    return _nearest(half_log_snr, [noise, *wanted])
 
 
 def _nearest(values: Sequence[float], wanted: Sequence[float]) -> list[int]:

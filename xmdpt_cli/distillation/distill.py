@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from typing_extensions import Unpack
+
 from xmdpt_cli.distillation.config import DistillConfig
 from xmdpt_cli.distillation.task import DistillTask, teacher_name
 from xmdpt_cli.distillation.teacher import load_teacher
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.progress import Progress, Say, silent, silently
 from xmdpt_cli.sampling.sampler import Sampler
-from xmdpt_cli.training.build_dataloader import EncoderPaths
-from xmdpt_cli.training.loop import TrainResult, fit, training_pairs
+from xmdpt_cli.training.loop import FitOptions, TrainResult, fit, training_pairs
 from xmdpt_cli.training.task import LARGE
-from xmdpt_cli.training.validation import Decode
 
 
 def distill(
@@ -23,18 +22,12 @@ def distill(
     out: Path,
     *,
     teacher: Sampler | None = None,
-    device: str = "cpu",
-    progress: Progress = silent,
-    warn: Say = silently,
-    say: Say = silently,
-    encoders: EncoderPaths | None = None,
-    decode: Decode | None = None,
-    force: bool = False,
+    **options: Unpack[FitOptions],
 ) -> TrainResult:
     """Distil, or resume distilling, in the run folder ``out``; a collective under torchrun.
 
     ``model``: the teacher, as ``load_teacher`` takes it; ``teacher``: the same, if it is already
-    loaded. The rest as in ``training.loop.train``. Raises XmdptError if the model cannot be the
+    loaded; ``options`` as in ``training.loop.fit``. Raises XmdptError if the model cannot be the
     teacher, if the dataset's features are not those it was trained on, and as ``train`` does.
     """
     if teacher is None:
@@ -45,13 +38,7 @@ def distill(
         lambda: DistillTask(config, training_pairs(data, out), teacher, teacher_name(model)),
         out,
         large=teacher.model.size in LARGE,
-        device=device,
-        progress=progress,
-        warn=warn,
-        say=say,
-        encoders=encoders,
-        decode=decode,
-        force=force,
+        **options,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from xmdpt_cli.training.validation_metrics import LOSS_SEED
 from xmdpt_cli.training.validation_pairs import ValidationPairs
 
 STEPS: dict[str, type[DistillStep]] = {"guidance": GuidanceStep, "steps": StepsStep}
-VALIDATION_DRAWS = 4  # of random numbers for each validation pair
+VALIDATION_SAMPLES = 4  # of the step's random numbers, for each validation pair
 
 
 @dataclass(frozen=True)
@@ -145,25 +146,26 @@ class DistillTask(Task):
 
     @torch.no_grad()
     def losses(self, model: XMDPT, pairs: ValidationPairs) -> dict[str, float]:
-        """``val_loss``: the distillation loss, in fp32, over four draws of random numbers."""
+        """``val_loss``: the distillation loss, in fp32, over four samples of the random numbers."""
         device, tokens = model.tdnet.pos_embed.device, model.tdnet.grid**2
         step = self._step(model, self._teacher_on(device), device)
         errors = [
-            step(held_out_inputs(part, LOSS_SEED + draw, tokens)).mse
+            step(held_out_inputs(part, LOSS_SEED + sample, tokens)).mse
             for part in pairs.chunks(device)
-            for draw in range(VALIDATION_DRAWS)
+            for sample in range(VALIDATION_SAMPLES)
         ]
         return {"val_loss": float(torch.cat(errors).double().mean())}
 
     def _teacher_on(self, device: torch.device) -> XMDPT:
         """The teacher for validation: on the CPU the loaded one, else one more copy."""
         known = self.teacher.model
-        if device.type == "cpu":
-            return known
-        copies: dict[torch.device, XMDPT] = self.__dict__.setdefault("_copies", {})
-        if device not in copies:
-            copies[device] = copy.deepcopy(known).to(device)
-        return copies[device]
+        if device.type != "cpu" and device not in self._copies:
+            self._copies[device] = copy.deepcopy(known).to(device)
+        return self._copies.get(device, known)
+
+    @cached_property
+    def _copies(self) -> dict[torch.device, XMDPT]:
+        return {}
 
 
 def teacher_name(source: str | Path) -> str:

@@ -20,6 +20,7 @@ from xmdpt_cli.model.fast import training_passes
 from xmdpt_cli.sampling.hub import fetch
 from xmdpt_cli.sampling.sampler import Sampler
 from xmdpt_cli.training.conditions import ModelConditions, conditions_of
+from xmdpt_cli.utils.counts import counted
 
 
 def load_teacher(source: str | Path, config: DistillConfig) -> Sampler:
@@ -39,8 +40,8 @@ def check_teacher(metadata: dict[str, Any], place: str | Path, config: DistillCo
     if distilled is not None:
         if distilled["stage"] == "steps":
             raise XmdptError(
-                f"{place} is itself distilled to {distilled['steps']} steps: it cannot be a "
-                "teacher",
+                f"{place} is itself distilled to {counted(distilled['steps'], 'step')}: it cannot "
+                "be a teacher",
                 f"name the model that it was distilled from ({distilled['teacher']['name']}): "
                 "--model DIR",
             )

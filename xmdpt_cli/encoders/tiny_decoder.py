@@ -217,10 +217,34 @@ def tiny_network(channels: int, factor: int, width: int = WIDTH, seed: int = 0) 
     return net
 
 
-def load_decoder(source: str | Path, *, device: str | torch.device = "cpu") -> VAE | TinyDecoder:
-    """The VAE or the tiny decoder in a folder or at a hub id, in float32. XmdptError as both."""
-    kind = TinyDecoder if is_tiny(source) else VAE
-    return kind.load(source, device=device)
+def load_decoder(
+    source: str | Path,
+    latents: Mapping[str, Any],
+    user: str,
+    *,
+    device: str | torch.device = "cpu",
+) -> VAE | TinyDecoder:
+    """The VAE or the tiny decoder in a folder or at a hub id, in float32.
+
+    ``latents``: the VAE's record of ``user`` ("the model"), whose latents are decoded. XmdptError
+    if it is not found, and for a tiny decoder of other latents.
+    """
+    if is_tiny(source):
+        return load_tiny(source, latents, user, device=device)
+    return VAE.load(source, device=device)
+
+
+def load_tiny(
+    source: str | Path,
+    latents: Mapping[str, Any],
+    user: str,
+    *,
+    device: str | torch.device = "cpu",
+) -> TinyDecoder:
+    """The tiny decoder in a folder or at a hub id; see ``load_decoder``."""
+    tiny = TinyDecoder.load(source, device=device)
+    tiny.check_latents(latents, user)
+    return tiny
 
 
 def is_tiny(source: str | Path) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import is_hidden
+from xmdpt_cli.utils.counts import counted
 from xmdpt_cli.utils.image_types import is_image_name, not_read, say_not_read, why_not_read
 
 
@@ -68,7 +69,7 @@ def pair_folders(generated: str | Path, target: str | Path) -> FolderPairs:
         names = [path.name for place in (generated, target) for path in images_not_read(place)]
         unread = f"; {say_not_read(names)}" if names else ""
         raise XmdptError(
-            f"no file name of {generated} ({len(left)} images) is in {target} "
+            f"no file name of {generated} ({counted(len(left), 'image')}) is in {target} "
             f"({len(right)}){unread}",
             "give both images of a pair the same name (suffixes may differ), or the generated "
             "one SOURCE_2_TARGET",

@@ -22,6 +22,7 @@ from xmdpt_cli.metrics.pixels import Once, to_tensor
 from xmdpt_cli.metrics.protocols import Protocol
 from xmdpt_cli.metrics.reference_set import ReferenceStatistics
 from xmdpt_cli.metrics.sizes import Size
+from xmdpt_cli.utils.counts import counted
 
 GENERATED, GROUND_TRUTH, COPY = sizes.GENERATED, sizes.GROUND_TRUTH, sizes.SOURCE
 MEAN, VAE = "mean-image", "vae-reconstruction"
@@ -240,8 +241,8 @@ class ProtocolRun:
             fewest = min(self.reference.used, used)
             if fewest < width:
                 notes.append(
-                    f"{fid} of {fewest} images is biased upwards ({width} features): compare only "
-                    "values of equally many images"
+                    f"{fid} of {counted(fewest, 'image')} is biased upwards ({width} features): "
+                    "compare only values of equally many images"
                 )
         return notes
 

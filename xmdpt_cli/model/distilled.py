@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Len
 from typing_extensions import TypedDict
 
+from xmdpt_cli.diffusion.solvers import POLICY
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.utils.records import COPY_AGAIN
 
@@ -58,5 +59,24 @@ def check_distilled(metadata: Mapping[str, Any], path: Path, guidance_embed: boo
     elif metadata["prediction"] != "v":
         what = f"a distilled model predicts 'v', not {metadata['prediction']!r}"
     else:
+        _check_defaults(record, metadata["sampling"], path)
         return
     raise XmdptError(f"{path} is damaged: {what}", COPY_AGAIN)
+
+
+def _check_defaults(record: Distilled, sampling: Mapping[str, Any], path: Path) -> None:
+    """XmdptError if the student cannot sample with its own sampling defaults."""
+    own = {"solver": "ddim", **sampling}
+    (low, high), few = record["guidance"], record["steps"] is not None
+    needed = {  # entry -> whether it fits, what it should be
+        "steps": (not few or own["steps"] == record["steps"], record["steps"]),
+        "solver": ((own["solver"] == POLICY) == few, POLICY if few else f"another than {POLICY}"),
+        "power": (not few or own["power"] == record["power"], record["power"]),
+        "guidance": (low <= own["guidance"] <= high, f"{low:g} to {high:g}"),
+    }
+    for name, (fits, wanted) in needed.items():
+        if not fits:
+            raise XmdptError(
+                f"{path}: sampling.{name} is {own[name]}, the model was distilled for {wanted}",
+                f"correct the entry, or {COPY_AGAIN}",
+            )

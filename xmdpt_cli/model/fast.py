@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xmdpt_cli.diffusion.guidance import classifier_free_guidance
+from xmdpt_cli.diffusion.guidance import Guidance
 from xmdpt_cli.model.config import check_inputs, check_mipnet
 from xmdpt_cli.model.extensions import TokenConditions
 from xmdpt_cli.model.layers import (
@@ -229,9 +229,11 @@ def _self_block(block: Block, c: Tensor, x: Tensor, ids: Tensor | None) -> Tenso
 
 
 class Denoiser:
-    """``denoiser(x, i)``: the guided prediction at step i, (N, C, h, w) -> (N, 2C, h, w).
+    """``denoiser(x, i)``: the guided prediction at step i, (N, C, h, w) -> (N, 2C, h, w). Its steps
+    must be called in order.
 
-    A model with ``guidance_embed`` predicts it in one evaluation, any other in two.
+    A model with ``guidance_embed`` predicts it in one evaluation, any other in two where there is
+    guidance; ``cache``: fewer, see ``Guidance``.
     """
 
     def __init__(
@@ -241,12 +243,13 @@ class Denoiser:
         timesteps: Sequence[int],  # of the steps to come
         cfg_scales: Sequence[float],  # of the same; 1: the unconditional branch is not computed
         tokens: TokenConditions | None = None,
+        cache: int = 1,
     ) -> None:
         latents = condition.new_empty(len(condition), *model.latent_shape)
         distilled = model.guidance_embed is not None
         check_inputs(model, latents, condition, tokens, cfg_scales if distilled else None)
         self.net, self.predict, self.tokens = model.tdnet, model.predict, tokens
-        self.cfg_scales = [1.0] * len(cfg_scales) if distilled else cfg_scales
+        self.guidance = Guidance([1.0] * len(cfg_scales) if distilled else cfg_scales, cache)
         times = torch.tensor(timesteps, device=condition.device)
         # c of each image and, last, of the unconditional branch, which all images share
         rows = torch.cat([condition, torch.zeros_like(condition[:1])])  # (N + 1, D)
@@ -261,26 +264,20 @@ class Denoiser:
         modules = [block.attn.rel_pos_bias for block in self.net.blocks]
         self._bias = stacked_bias(modules, extra_keys)  # (depth, H, T, T + S)
         self._both: TokenConditions | None = None
-        if tokens is not None and any(scale != 1.0 for scale in self.cfg_scales):
+        if tokens is not None and 2 in self.guidance.branches:
             with_dropped = (torch.cat([part, torch.zeros_like(part)]) for part in tokens)
             self._both = TokenConditions(*with_dropped)
 
     def __call__(self, x: Tensor, i: int) -> Tensor:
         """In the dtype of x whatever the network computes in: guidance amplifies rounding."""
-        modulations = self._modulations_of(i)  # (N + 1, (6 depth + 2) D)
-        n, scale, latents = len(x), self.cfg_scales[i], x.to(self._c.dtype)
-        if scale == 1.0:
-            return self._predict(i, latents, modulations[:n], self.tokens).to(x.dtype)
-        modulations = torch.cat([modulations[:n], modulations[n:].expand(n, -1)])
-        out = self._predict(i, torch.cat([latents, latents]), modulations, self._both)
-        conditional, unconditional = out.to(x.dtype).chunk(2)
-        return classifier_free_guidance(conditional, unconditional, scale)
-
-    def _predict(
-        self, i: int, latents: Tensor, modulations: Tensor, tokens: TokenConditions | None
-    ) -> Tensor:
-        """The network at step i for the rows of one or both branches; ``cache.py`` replaces it."""
-        return self.predict(self.net, latents, modulations, self._bias, *(tokens or (None, None)))
+        n, latents, tokens = len(x), x.to(self._c.dtype), self.tokens
+        shared = self._modulations_of(i)  # (N + 1, (6 depth + 2) D)
+        modulations = shared[:n]
+        if self.guidance.branches[i] == 2:
+            latents, tokens = torch.cat([latents, latents]), self._both
+            modulations = torch.cat([modulations, shared[n:].expand(n, -1)])
+        out = self.predict(self.net, latents, modulations, self._bias, *(tokens or (None, None)))
+        return self.guidance(out.to(x.dtype), i)
 
     def _modulations_of(self, i: int) -> Tensor:
         if i not in self._steps:
@@ -288,7 +285,7 @@ class Denoiser:
             _, rows, width = self._c.shape
             step_bytes = rows * (6 * len(self.net.blocks) + 2) * width * self._c.element_size()
             count = max(1, MODULATION_BYTES // step_bytes)
-            self._steps = range(i, min(i + count, len(self.cfg_scales)))
+            self._steps = range(i, min(i + count, len(self._c)))
             self._modulations = self._c[:0]  # frees the old ones before the new ones are computed
             c = self._c[i : self._steps.stop]
             self._modulations = torch.cat([layer.adaLN_modulation(c) for layer in layers], dim=-1)
@@ -304,35 +301,11 @@ def predict(
     kv: Tensor | None = None,  # (B, S, depth * 2D)
 ) -> Tensor:
     """The unmasked pass from all that does not depend on the noisy latents: (B, 2C, h, w)."""
-    x = embed(net, latents, pose)
-    return output(net, blocks(net, x, modulations, bias, kv), modulations)
-
-
-def predict_residual(
-    net: TDNet,
-    latents: Tensor,
-    modulations: Tensor,
-    bias: Tensor,
-    pose: Tensor | None = None,
-    kv: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """``predict``, and what the blocks add to the embedded latents: (B, T, D), for ``cache.py``."""
-    x = embed(net, latents, pose)
-    hidden = blocks(net, x, modulations, bias, kv)
-    return output(net, hidden, modulations), hidden - x
-
-
-def embed(net: TDNet, latents: Tensor, pose: Tensor | None) -> Tensor:
-    """(B, C, h, w) -> (B, T, D)."""
-    x = net.embed(latents)
-    return x if pose is None else x + pose
-
-
-def blocks(
-    net: TDNet, x_embedded: Tensor, modulations: Tensor, bias: Tensor, kv: Tensor | None
-) -> Tensor:
-    """All blocks: (B, T, D) -> (B, T, D)."""
-    x = x_embedded
+    x = net.embed(latents)  # (B, T, D)
+    x = x_embedded = x if pose is None else x + pose
+    *block_modulations, output_modulation = modulations.split(
+        [6 * x.shape[2]] * len(net.blocks) + [2 * x.shape[2]], dim=1
+    )
     skips: list[Tensor] = []
     for i, block in enumerate(net.blocks):
         if i == net.encoder_depth:
@@ -340,22 +313,14 @@ def blocks(
         skip = None
         if block.skip_linear is not None:
             skip = skips.pop() if i < net.encoder_depth else x_embedded
-        width = 6 * x.shape[2]
-        modulation = modulations[:, i * width : (i + 1) * width]
-        x = block.modulated(x, modulation, bias[i], net.block_kv(kv, i), skip)
+        x = block.modulated(x, block_modulations[i], bias[i], net.block_kv(kv, i), skip)
         if net.backbone == "mdtv2" and skip is None:
             skips.append(x)
-    return x
-
-
-def output(net: TDNet, x: Tensor, modulations: Tensor) -> Tensor:
-    """The output layer: (B, T, D) -> (B, 2C, h, w)."""
-    return net.unpatchify(net.final_layer.modulated(x, modulations[:, -2 * x.shape[2] :]))
+    return net.unpatchify(net.final_layer.modulated(x, output_modulation))
 
 
 def compile_sampling(model: XMDPT) -> None:
-    """``Denoiser`` uses torch.compile from now on, with one compilation per batch size; on a GPU
-    its steps become CUDA graphs."""
+    """``Denoiser`` uses torch.compile from now on, with one compilation per batch size (N for one
+    branch, 2N for both); on a GPU its steps become CUDA graphs."""
     mode = "reduce-overhead" if next(model.parameters()).is_cuda else None
     model.predict = torch.compile(predict, dynamic=False, mode=mode)
-    model.predict_residual = torch.compile(predict_residual, dynamic=False, mode=mode)

@@ -43,16 +43,15 @@ from xmdpt_cli.model.extensions import (
     TokenConditions,
     repa_projector,
 )
-from xmdpt_cli.model.fast import Denoiser, predict, predict_residual
+from xmdpt_cli.model.fast import Denoiser, predict
+from xmdpt_cli.model.initialisation import initialise
 from xmdpt_cli.model.layers import (
     Block,
     FinalLayer,
     PatchEmbed,
-    RelativePositionBias,
     TimestepEmbedder,
     drop,
     gather_tokens,
-    sincos_position_embedding,
 )
 
 
@@ -307,8 +306,7 @@ class XMDPT(
         if conditioning == "tokens":
             self.tokens = TokenConditioner(width, depth, latent_channels, patch, vae_factor * patch)
         self.guidance_embed = GuidanceEmbedder(width) if guidance_embed else None
-        # of sampling; fast.compile_sampling replaces them
-        self.predict, self.predict_residual = predict, predict_residual
+        self.predict = predict  # of sampling; fast.compile_sampling replaces it
         initialise(self)
         self.repa_projector = repa_projector(width, repa_width) if repa_width else None
 
@@ -408,45 +406,15 @@ class XMDPT(
         timesteps: Sequence[int],
         cfg_scales: Sequence[float],
         tokens: TokenConditions | None = None,
+        cache: int = 1,
     ) -> Callable[[Tensor, int], Tensor]:
         """Guided predictions for the steps of a sampler: (x (N, C, h, w), number of the step) ->
-        (N, 2C, h, w). ``timesteps`` and ``cfg_scales`` have one value for each step."""
-        return Denoiser(self, condition, timesteps, cfg_scales, tokens)
+        (N, 2C, h, w). ``timesteps`` and ``cfg_scales`` have one value for each step. ``cache``: as
+        in ``sample``."""
+        return Denoiser(self, condition, timesteps, cfg_scales, tokens, cache)
 
     @property
     def size(self) -> str:
         """Its key in SIZES, or "custom"."""
         shape = (len(self.tdnet.blocks), self.width, self.tdnet.heads)
         return next((name for name, size in SIZES.items() if size == shape), "custom")
-
-
-def initialise(model: XMDPT) -> None:
-    """The published initialisation."""
-    for module in model.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.xavier_uniform_(module.weight)
-            nn.init.zeros_(module.bias)
-        if isinstance(module, PatchEmbed):  # initialised like a Linear layer
-            nn.init.xavier_uniform_(module.proj.weight.flatten(1))
-            nn.init.zeros_(module.proj.bias)  # type: ignore[arg-type]
-        if isinstance(module, nn.Conv1d):  # CANet's convolutions over tokens
-            nn.init.normal_(module.weight, std=0.02)
-        if isinstance(module, RelativePositionBias):
-            nn.init.trunc_normal_(module.relative_position_bias_table, std=0.02)
-    for name, parameter in model.named_parameters():
-        narrow = ("t_embedder.mlp.", "mlp_dino_pose.0.", "mlp_dino_img.0.", "mlp_final.0.")
-        if any(part in name for part in narrow) and name.endswith("weight"):
-            nn.init.normal_(parameter, std=0.02)
-        zero = (".adaLN_modulation.", "tdnet.final_layer.linear.weight", "guidance_embed.")
-        if any(part in name for part in zero):  # adaLN-Zero; a scale without effect
-            nn.init.zeros_(parameter)
-        if name.endswith("mask_token"):
-            nn.init.normal_(parameter, std=0.02)
-        if name.endswith("pos_embed"):
-            with torch.no_grad():
-                parameter.copy_(sincos_position_embedding(model.width, model.tdnet.grid))
-        if (
-            name == "tokens.source_kv.weight"
-        ):  # each block has two D x D matrices, for keys and for values
-            for weight in parameter.split(model.width):
-                nn.init.xavier_uniform_(weight)

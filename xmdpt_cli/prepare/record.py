@@ -16,6 +16,7 @@ from xmdpt_cli.encoders.identity import PARTS, EncodersRecord, encoder_differenc
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.storage.stores import Store
 from xmdpt_cli.utils import records
+from xmdpt_cli.utils.counts import counted
 
 PREPARE_AGAIN = "prepare it again into a new folder"
 Positive = Annotated[int, Ge(1)]
@@ -157,7 +158,7 @@ class Record:
         recorded = self.content["dataset"]
         if recorded["sha256"] == listing.digest():
             return
-        content = f"{recorded['images']} images of {recorded['items']} items"
+        content = f"{counted(recorded['images'], 'image')} of {counted(recorded['items'], 'item')}"
         found = f"{listing.images()} of {len(listing.items)}"
         what = f"it holds {found}, not {content}"
         if (recorded["images"], recorded["items"]) == (listing.images(), len(listing.items)):

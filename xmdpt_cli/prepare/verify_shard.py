@@ -17,6 +17,7 @@ from xmdpt_cli.data.manifest import MANIFEST, RUN_AGAIN
 from xmdpt_cli.prepare.findings import Finding
 from xmdpt_cli.prepare.verify_sample import Member, check_item
 from xmdpt_cli.storage.stores import Store
+from xmdpt_cli.utils.counts import counted
 
 REMAKE = "--repair --root ROOT makes the shard again from the images it was prepared from"
 REBUILD = "--repair rebuilds the index from the shard"
@@ -221,7 +222,9 @@ class ShardCheck:
         if index is not None:
             self._index_against_tar(index, walked.samples)
         if self.entry is not None and len(walked.samples) != int(self.entry["samples"]):
-            message = f"{len(walked.samples)} items, {self.entry['samples']} in {MANIFEST}"
+            message = (
+                f"{counted(len(walked.samples), 'item')}, {self.entry['samples']} in {MANIFEST}"
+            )
             self._find("shard-samples", message, AS_PREPARED)
         return walked.samples
 

@@ -25,6 +25,7 @@ from xmdpt_cli.report.dataset_tables import (
 )
 from xmdpt_cli.report.pages import data_uri, render
 from xmdpt_cli.storage.stores import Store
+from xmdpt_cli.utils.counts import counted
 from xmdpt_cli.utils.splits import SPLITS
 
 SHEET, PAGE = "sheet.png", "report.html"
@@ -109,7 +110,7 @@ def _tiles(
         total("items"),
         total("images"),
         (f"{int(manifest['resolution'])} px", "resolution", "squashed to squares"),
-        (human_bytes(size), "in shards", f"{len(shards):,} files"),
+        (human_bytes(size), "in shards", counted(len(shards), "file")),
         (f"{skipped:,}", "files left out", "why: see below" if skipped else "none"),
     ]
 

@@ -27,6 +27,7 @@ from xmdpt_cli.report.metric_values import (
     shown,
     style,
 )
+from xmdpt_cli.utils.counts import counted
 
 Floats = NDArray[np.float64]
 
@@ -118,7 +119,7 @@ def histogram(
     containers = axes.bar(starts + width / 2, percent, 0.92 * width, color=SERIES[0])
     for bar, start, count, share in zip(containers, starts, counts[filled], percent, strict=True):
         ends = f"{_number(start, width)} – {_number(start + width, width)}"
-        chart.mark(bar, "s0", [f"{ends}: {_pairs(int(count))} ({share:.1f}%)"])
+        chart.mark(bar, "s0", [f"{ends}: {counted(int(count), 'pair')} ({share:.1f}%)"])
     axes.grid(axis="x", visible=False)
     axes.set_xlim(low, high)
     _format(axes.xaxis, low, high, metric)
@@ -189,7 +190,7 @@ def scatter(values: Floats, joints: NDArray[np.int64], names: Sequence[str], met
     titles = []
     for _, mean, group, count in line:
         many = f"{group[0]}" if len(group) == 1 else f"{group[0]} – {group[-1]}"
-        titles.append(f"{many} joints: mean {shown(metric, mean)} of {_pairs(count)}")
+        titles.append(f"{many} joints: mean {shown(metric, mean)} of {counted(count, 'pair')}")
     chart.mark(knots, "knot", titles)
     chart.axes.grid(axis="x", visible=False)
     chart.axes.set(xlim=(-0.7, most + 0.7), ylim=(low, high))
@@ -240,7 +241,3 @@ def _step(wanted: float, metric: str) -> float:
 
 def _number(value: float, step: float) -> str:
     return fixed(value, max(0, -math.floor(math.log10(step) + 1e-9)))
-
-
-def _pairs(count: int) -> str:
-    return f"{count:,} pair{'' if count == 1 else 's'}"

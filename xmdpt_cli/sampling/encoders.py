@@ -29,7 +29,7 @@ from xmdpt_cli.encoders.places import (
     tiny_beside,
     tiny_of,
 )
-from xmdpt_cli.encoders.tiny_decoder import TinyDecoder, is_tiny, load_decoder
+from xmdpt_cli.encoders.tiny_decoder import TinyDecoder, is_tiny, load_decoder, load_tiny
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.sampling.sampler import Sampler
@@ -87,8 +87,8 @@ class LazyEncoders:
         place = self._tiny_given or self._preview or tiny_beside(self.folder)
         if place is None:
             return None
-        tiny = TinyDecoder.load(place, device=self.device)
-        tiny.check_latents(self.metadata["encoders"]["vae"], "the model")
+        made = self.metadata["encoders"]["vae"]
+        tiny = load_tiny(place, made, "the model", device=self.device)
         tiny.decode_dtype = self._decode_dtype
         return tiny
 
@@ -246,8 +246,7 @@ def vae_for(sampler: Sampler, dataset: PairDataset, given: str | None = None) ->
     folders = folders_of_encoders(sampler.folder, dataset.path, sampler.metadata.get("data"))
     own = given or encoder_in("vae", folders)
     where = find_vae(dataset.manifest["encoders"], dataset.path, None if own is None else str(own))
-    vae = load_decoder(where, device=sampler.device)
-    if isinstance(vae, TinyDecoder):
-        vae.check_latents(sampler.metadata["encoders"]["vae"], "the model")
+    made = sampler.metadata["encoders"]["vae"]
+    vae = load_decoder(where, made, "the model", device=sampler.device)
     vae.decode_dtype = sampler.dtype
     return vae

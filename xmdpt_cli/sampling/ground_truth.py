@@ -51,13 +51,14 @@ class DatasetGroundTruth:
         limit: int | None = None,
         vae: str | None = None,
     ) -> None:
-        """``limit``: only the first pairs. ``vae``: of the reconstruction row; None: the
-        dataset's."""
+        """``limit``: only the first pairs. ``vae``: of the reconstruction row; None: the dataset's,
+        without which the row is left out."""
         self.dataset, self.generated = PairDataset(data, split), generated
         self.height = self.dataset.resolution
         self.toy = bool(self.dataset.manifest["toy"])
-        #: about the tokens that the images were generated from
-        self.note = dataset_note(self.dataset.manifest, data)
+        note = dataset_note(self.dataset.manifest, data)
+        #: for the user: about the tokens, and why there is no reconstruction row
+        self.notes = [] if note is None else [note]
         names = sample_names(self.dataset.pairs)[:limit]
         if not generated.is_dir():
             raise XmdptError(f"no such folder: {generated}", "generate first: xmdpt sample --help")
@@ -76,15 +77,15 @@ class DatasetGroundTruth:
             )
         self.names = names[: self.count]
         self._numbers = {name: number for number, name in enumerate(names)}
-        # only the reconstruction row needs the VAE: without it the row is left out
-        self.vae: VAE | TinyDecoder | None
+        encoders = self.dataset.manifest["encoders"]
+        self.vae: VAE | TinyDecoder | None = None
         try:
-            where = find_vae(self.dataset.manifest["encoders"], data, vae)
-            self.vae = load_decoder(where, device=device)
-        except XmdptError:
-            self.vae = None
-        if isinstance(self.vae, TinyDecoder):
-            self.vae.check_latents(self.dataset.manifest["encoders"]["vae"], str(data))
+            where = find_vae(encoders, data, vae)
+            self.vae = load_decoder(where, encoders["vae"], str(data), device=device)
+        except XmdptError as err:
+            if vae is not None:
+                raise
+            self.notes.append(f"no row for reconstructions, which need the VAE: {err.message}")
 
     def pairs(self, rank: int = 0, ranks: int = 1) -> Sized[ImagePair]:
         """The pairs of one of ``ranks`` processes."""
@@ -145,10 +146,10 @@ class FolderGroundTruth:
     """Two folders paired by file name; FID's reference set is ``photographs``."""
 
     toy = False
-    note = None
 
     def __init__(self, pairs: list[tuple[str, Path, Path]], photographs: list[Path]) -> None:
         self._named, self._photographs = pairs, photographs
+        self.notes: list[str] = []
         self.names = [name for name, _, _ in pairs]
         self.height = load_image(pairs[0][2]).height
 

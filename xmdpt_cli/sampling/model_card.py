@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from xmdpt_cli.diffusion.solvers import POLICY
 from xmdpt_cli.encoders.identity import PARTS
 from xmdpt_cli.encoders.places import TINY_FOLDER
 from xmdpt_cli.report.tables import Table
+from xmdpt_cli.utils.counts import counted
 
 IMPACT = """\
 A model that generates a given person in any pose can show people in situations they were never
@@ -42,7 +44,8 @@ def model_card(
     ``xmdpt evaluate`` wrote (metrics.json). ``tiny``: whether it has a tiny decoder.
     """
     toy = bool(metadata["toy"])
-    parts = [_front(toy), f"# {repo_id.split('/')[-1]}\n"]
+    kinds = [kind for kind in ("toy", "distilled") if metadata.get(kind)]
+    parts = [_front(kinds), f"# {repo_id.split('/')[-1]}\n"]
     if toy:
         parts.append(
             "> **Toy**: trained on synthetic people or with toy networks, to try things out. Its "
@@ -67,8 +70,8 @@ def model_card(
     return "\n".join(parts)
 
 
-def _front(toy: bool) -> str:
-    tags = ["pose-guided-person-image-synthesis", "diffusion", "x-mdpt", *(["toy"] if toy else [])]
+def _front(kinds: Sequence[str]) -> str:
+    tags = ["pose-guided-person-image-synthesis", "diffusion", "x-mdpt", *kinds]
     lines = ["---", "library_name: xmdpt", "pipeline_tag: image-to-image", "license: other"]
     lines += ["tags:", *(f"- {tag}" for tag in tags), "---", ""]
     return "\n".join(lines)
@@ -76,6 +79,9 @@ def _front(toy: bool) -> str:
 
 def _use(repo_id: str, metadata: Mapping[str, Any]) -> str:
     own = metadata["sampling"]
+    solver = own.get("solver", "ddim")
+    if solver == POLICY:
+        solver += " (the solver of distilled models)"
     return (
         "## Use\n\n```bash\npip install xmdpt-cli\n"
         f"xmdpt sample --model {repo_id} --source person.jpg --pose pose.json --out images\n```\n\n"
@@ -83,7 +89,7 @@ def _use(repo_id: str, metadata: Mapping[str, Any]) -> str:
         f'pipe = XMDPTPipeline.from_pretrained("{repo_id}")\n'
         'image = pipe(source="person.jpg", pose="pose.json")[0]\n'
         'save_png("person_in_pose.png", image)  # with its settings\n```\n\n'
-        f"Defaults: {own['steps']} steps of {own.get('solver', 'ddim')}, guidance "
+        f"Defaults: {counted(own['steps'], 'step')} of {solver}, guidance "
         f"{own['guidance']}, power {own['power']} (paper eq. 6).\n"
     )
 
@@ -93,10 +99,10 @@ def _made(metadata: Mapping[str, Any], training_config: str | None) -> str:
     networks = "; ".join(
         f"{network.what} `{metadata['encoders'][part]['id']}`" for part, network in PARTS.items()
     )
-    trained = "an unknown number of" if steps is None else f"{steps:,}"
-    how = f"Trained for {trained} steps"
+    trained = "an unknown number of steps" if steps is None else counted(steps, "step")
+    how = f"Trained for {trained}"
     if metadata.get("distilled"):
-        how = f"{_distilled(metadata['distilled'])} Distilled for {trained} steps"
+        how = f"{_distilled(metadata['distilled'])} Distilled for {trained}"
     lines = [
         "## How it was made\n",
         f"{how} to predict {metadata['prediction']} on the "
@@ -104,8 +110,9 @@ def _made(metadata: Mapping[str, Any], training_config: str | None) -> str:
     ]
     if data:
         lines.append(
-            f"Data: {data['images']:,} images of {data['items']:,} people in one outfit each, "
-            f"{data['pairs']:,} pairs."
+            f"Data: {counted(data['images'], 'image')} of "
+            f"{counted(data['items'], 'person', 'people')} in one outfit each, "
+            f"{counted(data['pairs'], 'pair')}."
         )
     else:
         lines.append("Data: not recorded.")
@@ -124,9 +131,9 @@ def _distilled(record: Mapping[str, Any]) -> str:
     """Teacher, loss and evaluations of a student."""
     teacher, (low, high) = record["teacher"], record["guidance"]
     steps = teacher["trained_steps"]
-    trained = "" if steps is None else f", trained for {steps:,} steps"
+    trained = "" if steps is None else f", trained for {counted(steps, 'step')}"
     if record["stage"] == "steps":
-        evaluations = f"It samples in exactly {record['steps']} steps"
+        evaluations = f"It samples in exactly {counted(record['steps'], 'step')}"
     else:
         evaluations = "It samples in any number of steps"
     link = LOSS_PAPERS.get(record["loss"])

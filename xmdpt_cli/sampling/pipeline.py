@@ -34,7 +34,7 @@ from xmdpt_cli.sampling.inputs import (
 )
 from xmdpt_cli.sampling.png_writer import png_text
 from xmdpt_cli.sampling.sampler import Sampler, SamplingConfig
-from xmdpt_cli.sampling.student import solvers_of
+from xmdpt_cli.sampling.student import solvers_of, student_summary
 from xmdpt_cli.sampling.user_inputs import ImageLike, KeypointsLike, PoseLike
 from xmdpt_cli.utils.devices import pick_device
 
@@ -85,10 +85,12 @@ class XMDPTPipeline:
     def __repr__(self) -> str:
         model, kind = self.sampler.model, str(self.sampler.dtype).removeprefix("torch.")
         count = sum(p.numel() for p in model.parameters())
+        distilled = self.sampler.metadata.get("distilled")
+        student = f", distilled={student_summary(distilled)!r}" if distilled else ""
         return (
             f"{type(self).__name__}(size={model.size!r}, parameters={count:,}, "
             f"resolution={self.resolution}, device={str(self.sampler.device)!r}, "
-            f"precision={kind!r}, toy={self.toy})"
+            f"precision={kind!r}, toy={self.toy}{student})"
         )
 
     def to(self, device: str | torch.device) -> XMDPTPipeline:
@@ -132,7 +134,7 @@ class XMDPTPipeline:
         guidance: float | None = None,
         power: float | None = None,
         solver: str | None = None,
-        cache: float | None = None,
+        cache: int | None = None,
         seed: int = 0,
         generator: torch.Generator | None = None,
         num_images: int = 1,
@@ -156,7 +158,7 @@ class XMDPTPipeline:
         beside the source, or OpenPose. ``fit`` to ``pose_person`` and
         ``pose_size`` to ``empty_frames``: see ``InputOptions``. ``steps`` to
         ``solver``: None is the model's; the paper's: 50, 2.0, 0.01, "ddim".
-        ``cache``: degrees as in ``SamplingConfig``, for example 4.
+        ``cache``: as in ``SamplingConfig``, for example 2.
         Returns RGB images in pose order, ``resolution`` high and 176/256 as
         wide; ``square`` keeps the model's shape. An image depends only on its
         inputs and ``seed`` (or ``generator``, which is read in order);

@@ -36,7 +36,7 @@ class SamplingRecord(TypedDict):
     solver: NotRequired[str]
     spacing: NotRequired[str]
     interval: NotRequired[Annotated[list[float], Len(2, 2)]]
-    cache: NotRequired[float]
+    cache: NotRequired[int]
 
 
 class SamplesRecord(TypedDict):
@@ -110,4 +110,4 @@ def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
     settings = {key: value for key, value in record.items() if key != "sampling"}
     sampling = record.get("sampling")
     # earlier versions had no cache, and did not store that
-    return {**settings, **({"cache": 0.0, **sampling} if sampling else {})}
+    return {**settings, **({"cache": 1, **sampling} if sampling else {})}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from xmdpt_cli.diffusion.solvers import POLICY, SOLVERS
 from xmdpt_cli.errors import ConfigError
+from xmdpt_cli.utils.counts import counted
 
 if TYPE_CHECKING:
     from xmdpt_cli.sampling.sampler import SamplingConfig
@@ -16,6 +17,13 @@ def solvers_of(distilled: Mapping[str, Any] | None) -> tuple[str, ...]:
     """The solvers that the model can sample with; ``distilled`` as in ``check_student``."""
     few_steps = distilled is not None and distilled["steps"] is not None
     return (POLICY,) if few_steps else SOLVERS
+
+
+def student_summary(distilled: Mapping[str, Any]) -> str:
+    """What a student can sample, in a few words: "4 steps, guidance 1 to 3"."""
+    steps, (low, high) = distilled["steps"], distilled["guidance"]
+    number = "any number of steps" if steps is None else counted(steps, "step")
+    return f"{number}, guidance {low:g} to {high:g}"
 
 
 def check_student(config: SamplingConfig, distilled: Mapping[str, Any] | None) -> None:
@@ -32,6 +40,11 @@ def check_student(config: SamplingConfig, distilled: Mapping[str, Any] | None) -
                 "distil it (xmdpt distill), or use --solver unipc",
             )
         return
+    if config.cache > 1:
+        raise ConfigError(
+            "a cache saves nothing with a distilled model, which has no unconditional branch",
+            "leave the cache out",
+        )
     low, high = distilled["guidance"]
     if not low <= config.guidance <= high:
         raise ConfigError(
@@ -58,8 +71,8 @@ def check_student(config: SamplingConfig, distilled: Mapping[str, Any] | None) -
         if value != own:
             only = "" if name == "steps" else f" with {name} {_shown(own)}"
             raise ConfigError(
-                f"{name} {_shown(value)} cannot be used: this model was distilled to {steps} "
-                f"steps{only}",
+                f"{name} {_shown(value)} cannot be used: this model was distilled to "
+                f"{counted(steps, 'step')}{only}",
                 "leave the setting out (--paper sets it, too), or use its teacher, "
                 f"{distilled['teacher']['name']}",
             )

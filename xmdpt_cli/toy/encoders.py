@@ -62,6 +62,8 @@ def toy_dino(role: str, image_size: int, seed: int = 0) -> Dino:
                 parameter.normal_(0.0, 0.02, generator=generator)
         # without a bias the first norm makes all brightnesses of one hue the same token
         net.embeddings.patch_embeddings.projection.bias.normal_(0.0, 0.3, generator=generator)
+        # CANet sums over the tokens: each must carry its position, as those of a trained DINOv2 do
+        net.embeddings.position_embeddings.normal_(0.0, 0.5, generator=generator)
     return Dino(net, Origin("toy", f"toy-dino-{role}-{image_size}-seed{seed}"))
 
 

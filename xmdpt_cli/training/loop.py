@@ -14,6 +14,8 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from typing_extensions import TypedDict, Unpack
+
 from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.data.prefetch import prefetch
 from xmdpt_cli.diffusion import Losses
@@ -49,26 +51,27 @@ class TrainResult:
     skipped: int = 0  # pairs that could not be read, over the whole run
 
 
+class FitOptions(TypedDict, total=False):
+    """Keyword arguments that ``train`` and ``distill`` pass on to ``fit``."""
+
+    device: str
+    progress: Progress
+    warn: Say
+    say: Say
+    encoders: EncoderPaths | None
+    decode: Decode | None
+    force: bool
+
+
 def train(
     config: TrainConfig,
     data: str | Path,
     out: Path,
-    *,
-    device: str = "cpu",
-    progress: Progress = silent,
-    warn: Say = silently,
-    say: Say = silently,
-    encoders: EncoderPaths | None = None,
-    decode: Decode | None = None,
-    force: bool = False,
+    **options: Unpack[FitOptions],
 ) -> TrainResult:
     """Train, or resume training, in the run folder ``out``.
 
-    ``data`` is a dataset's folder, or a URL whose shards are streamed. ``encoders``: where those of
-    ``config.online`` are, if not where the dataset says. ``decode`` turns validation latents into
-    images (``VAE.decode``). ``force`` resumes with changed settings, where that is possible
-    (``run_folder.FORCEABLE``). ``warn`` receives warnings, for example about a broken shard, whose
-    pairs are skipped (``TrainResult.skipped``); ``say`` receives other messages.
+    ``data`` is a dataset's folder, or a URL whose shards are streamed; ``options`` as in ``fit``.
 
     Under torchrun every rank calls this and rank 0 writes. On an interrupt the state is saved
     first. Raises XmdptError if ``out`` holds another run, if ``data`` is not a prepared dataset,
@@ -79,13 +82,7 @@ def train(
         lambda: TrainTask(config, training_pairs(data, out)),
         out,
         large=config.size in LARGE,
-        device=device,
-        progress=progress,
-        warn=warn,
-        say=say,
-        encoders=encoders,
-        decode=decode,
-        force=force,
+        **options,
     )
 
 
@@ -112,7 +109,11 @@ def fit(
     """Train a task with the settings ``config`` in the run folder ``out``; see ``train``.
 
     ``make_task`` is called when the process group exists, so that its errors are those of all
-    ranks. ``large``: with sharding "auto" several processes use FSDP2.
+    ranks. ``large``: with sharding "auto" several processes use FSDP2. ``encoders``: where those of
+    ``config.online`` are, if not where the dataset says. ``decode`` turns validation latents into
+    images (``VAE.decode``). ``force`` resumes with changed settings, where that is possible
+    (``run_folder.FORCEABLE``). ``warn`` receives warnings, for example about a broken shard, whose
+    pairs are skipped (``TrainResult.skipped``); ``say`` receives other messages.
     """
     check_tracker(config.track)
     dist = Distributed.init(device, config.sharding, large=large)
@@ -205,7 +206,7 @@ def _run_steps(
 ) -> None:
     """Step until ``config.steps`` are done; validate and save as often as configured."""
     config, dist = trainer.config, trainer.dist
-    progress(trainer.task.command, trainer.done, config.steps)
+    progress(trainer.task.command, min(trainer.done, config.steps), config.steps)
     validating = is_validation_step(config.validate_every, config.steps, trainer.done)
     if validating and not dist.run_on_main(lambda: logger.has(trainer.done, "val_loss")):
         _validate(trainer, logger, validator)  # the run was interrupted before it

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from xmdpt_cli.config import at_least, check_choices, option
 from xmdpt_cli.errors import ConfigError
+from xmdpt_cli.utils.counts import counted
 
 MUCH_OF_THE_START = 0.05  # the published recipes leave e^-30
 
@@ -96,8 +97,8 @@ class RunConfig:
         if self.ema_warmup or left < MUCH_OF_THE_START:
             return []
         return [
-            f"after {self.steps} steps the average of the weights (ema {self.ema:g}), which is the "
-            f"model that samples, is still {left:.0%} of {start}: set "
+            f"after {counted(self.steps, 'step')} the average of the weights (ema {self.ema:g}), "
+            f"which is the model that samples, is still {left:.0%} of {start}: set "
             "--ema-warmup, or a smaller --ema"
         ]
 

@@ -60,12 +60,30 @@ class _Settings(TypedDict):
     batch_size: int
 
 
+def check_run(out: Path, task: Task, force: bool = False) -> None:
+    """XmdptError where ``start_run`` would raise one; nothing is written."""
+    if not task.config.batch_size:  # auto: an existing run keeps its own
+        run = read_run(out)
+        task = task if run is None else task.replace(batch_size=run["config"]["batch_size"])
+    _identity_of(out, task, force)
+    check_content(out, "run")
+
+
 def start_run(out: Path, task: Task, force: bool = False) -> None:
     """Write config.toml and run.json, or check that ``out`` holds the same run.
 
     With ``force``, settings in ``FORCEABLE`` may differ; run.json records what changed and at which
     checkpoint. A run without a checkpoint may become another run.
     """
+    identity, replace = _identity_of(out, task, force)
+    open_folder(
+        out, "run", identity, configuration.dump(task.command, task.config), replace=replace
+    )
+
+
+def _identity_of(out: Path, task: Task, force: bool) -> tuple[dict[str, Any], bool]:
+    """What run.json should hold for a task in ``out``, and whether an existing one is replaced.
+    XmdptError if ``out`` holds another run."""
     config, manifest = task.config, task.dataset.manifest
     identity: dict[str, Any] = {
         "data": [shard["sha256"] for shard in manifest["shards"]],
@@ -96,8 +114,7 @@ def start_run(out: Path, task: Task, force: bool = False) -> None:
                     f"{checkpoint.step_of(latest)} of {config.steps}",
                     "give a larger --steps, or leave the settings as they were",
                 )
-    toml = configuration.dump(task.command, config)
-    open_folder(out, "run", identity, toml, replace=before is None or bool(differs))
+    return identity, before is None or bool(differs)
 
 
 def open_folder(
@@ -108,14 +125,20 @@ def open_folder(
     An existing run.json is kept unless ``replace``. Raises XmdptError if ``out`` has other content;
     ``kind`` names what it should hold.
     """
+    check_content(out, kind)
     record = out / RUN
-    if not record.is_file() and set(content(out)) - _UNFINISHED:
-        raise XmdptError(f"{out} is not empty and holds no {kind}", "choose another --out")
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         if replace or not record.is_file():  # first: it marks the folder as a training's
             write_text(record, json.dumps(identity, indent=2))
         write_text(out / "config.toml", toml)
+
+
+def check_content(out: Path, kind: str) -> None:
+    """XmdptError if ``out`` has other content than a training; ``kind`` names what it should
+    hold."""
+    if not (out / RUN).is_file() and set(content(out)) - _UNFINISHED:
+        raise XmdptError(f"{out} is not empty and holds no {kind}", "choose another --out")
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:

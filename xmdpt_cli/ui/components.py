@@ -12,6 +12,7 @@ from xmdpt_cli.pose.framing import FITS
 from xmdpt_cli.ui import person_views, skeleton
 from xmdpt_cli.ui.examples import Examples
 from xmdpt_cli.ui.poses import PRESETS
+from xmdpt_cli.utils.counts import counted
 
 if TYPE_CHECKING:
     from xmdpt_cli.sampling.pipeline import XMDPTPipeline
@@ -169,29 +170,9 @@ def _settings(pipe: XMDPTPipeline) -> tuple[list[Any], gr.Number, gr.Checkbox]:
     They have no bounds of Gradio, which reports a value outside of them in a separate window and
     in technical terms.
     """
-    defaults, solvers = pipe.sampling_config(), list(pipe.solvers)
-    small = {"min_width": 110, "scale": 1}
-    own: dict[str, Any] = {**small, "interactive": len(solvers) > 1}  # fixed in few-step students
-    with gr.Row():
-        steps = gr.Number(defaults.steps, label="Steps", precision=0, **own)
-        solver = gr.Dropdown(
-            solvers, value=defaults.solver, label="Solver", filterable=False, **own
-        )
-    with gr.Row():
-        guidance = gr.Number(
-            defaults.guidance,
-            label="Guidance",
-            info="Strength of the conditions; 1: off.",
-            step=0.25,
-            **small,
-        )
-        power = gr.Number(
-            defaults.power,
-            label="Guidance power",
-            info="Larger values apply guidance later.",
-            step=0.1,
-            **own,
-        )
+    small: dict[str, Any] = {"min_width": 110, "scale": 1}
+    defaults = pipe.sampling_config()
+    sampling = _sampling_settings(pipe, small)
     with gr.Row():
         seed = gr.Number(defaults.seed, label="Seed", precision=0, **small)
         count = gr.Number(1, label="Images", precision=0, **small)
@@ -212,4 +193,37 @@ def _settings(pipe: XMDPTPipeline) -> tuple[list[Any], gr.Number, gr.Checkbox]:
             precision=0,
             **small,
         )
-    return [steps, guidance, power, solver, seed, count, fit, person], seed, random
+    return [*sampling, seed, count, fit, person], seed, random
+
+
+def _sampling_settings(pipe: XMDPTPipeline, small: dict[str, Any]) -> list[Any]:
+    """Add steps, solver, guidance and power; return (steps, guidance, power, solver). What a
+    distilled model fixes cannot be edited. ``small``: the layout of a field."""
+    defaults, solvers = pipe.sampling_config(), list(pipe.solvers)
+    distilled = pipe.sampler.metadata.get("distilled")
+    own: dict[str, Any] = {**small, "interactive": True}
+    steps_info = solver_info = None
+    guidance_info = "Strength of the conditions; 1: off."
+    power_info = "Larger values apply guidance later."
+    if distilled:
+        guidance_info = "Strength, from {:g} to {:g}.".format(*distilled["guidance"])
+    if distilled and distilled["steps"]:  # it samples in no other way
+        own["interactive"] = False
+        steps_info = f"Fixed: distilled to {counted(distilled['steps'], 'step')}."
+        solver_info, power_info = "Fixed: of distilled models.", "Fixed by the distillation."
+    with gr.Row():
+        steps = gr.Number(defaults.steps, label="Steps", info=steps_info, precision=0, **own)
+        solver = gr.Dropdown(
+            solvers,
+            value=defaults.solver,
+            label="Solver",
+            info=solver_info,
+            filterable=False,
+            **own,
+        )
+    with gr.Row():
+        guidance = gr.Number(
+            defaults.guidance, label="Guidance", info=guidance_info, step=0.25, **small
+        )
+        power = gr.Number(defaults.power, label="Guidance power", info=power_info, step=0.1, **own)
+    return [steps, guidance, power, solver]

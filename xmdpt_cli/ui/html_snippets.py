@@ -11,6 +11,7 @@ from xmdpt_cli.errors import XmdptError, is_out_of_memory
 from xmdpt_cli.ui.generation import Event
 from xmdpt_cli.ui.person_views import data_url
 from xmdpt_cli.ui.wording import Part, page_note, page_words, without_folders
+from xmdpt_cli.utils.counts import counted
 
 LONG, ENDING = 32, 12  # characters of a shortened file name, and of its end
 THUMB = 192  # pixels of the longer side of a preview, shown at half that size
@@ -19,10 +20,12 @@ TOY = "TOY model: made with toy networks. It says nothing about results on photo
 log = logging.getLogger(__name__)
 
 
-def header(title: str, resolution: int, toy: bool) -> str:
-    """The header: the name of the model, and a warning if it is a toy."""
+def header(title: str, resolution: int, toy: bool, student: str = "") -> str:
+    """The header: the name of the model, and a warning if it is a toy. ``student``: what a
+    distilled model can sample (``student_summary``)."""
     warning = f'<p class="toy" role="note">{TOY}</p>' if toy else ""
     summary = f"{html.escape(title)}, {resolution} px"
+    summary += f", distilled: {student}" if student else ""
     return f"<header><h1>xmdpt</h1><p>{summary}</p></header>{warning}"
 
 
@@ -84,9 +87,8 @@ def progress(event: Event) -> str:
 
 def finished(event: Event, seed: int, names: Iterable[str] = ()) -> str:
     """Duration, settings, and changes to the inputs. ``names``: file names, see ``note``."""
-    number = len(event.images)
-    summary = "1 image" if number == 1 else f"{number} images"
-    notes = [f"{event.steps} steps", f"seed {seed}", *map(page_note, event.notes)]
+    summary = counted(len(event.images), "image")
+    notes = [counted(event.steps, "step"), f"seed {seed}", *map(page_note, event.notes)]
     return note(f"{summary} in {event.seconds:.1f} s", ", ".join(notes), names=names)
 
 

@@ -12,6 +12,7 @@ from gradio.exceptions import ComponentProcessingError
 from gradio_client.utils import is_file_obj, traverse
 
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.sampling.student import student_summary
 from xmdpt_cli.ui.components import (
     PersonColumn,
     PoseColumn,
@@ -96,7 +97,9 @@ def build(pipe: XMDPTPipeline, title: str, examples: Examples, folder: Path) -> 
     model_lock = threading.Lock()  # all sessions share one model
     estimator = Estimator(pipe)
     with Page(folder, title="xmdpt", analytics_enabled=False, fill_width=True) as page:
-        gr.HTML(header(title, pipe.resolution, pipe.toy))
+        distilled = pipe.sampler.metadata.get("distilled")
+        student = student_summary(distilled) if distilled else ""
+        gr.HTML(header(title, pipe.resolution, pipe.toy, student))
         with gr.Row(elem_classes="columns"):
             with gr.Column(elem_classes="column", min_width=280, scale=10):
                 person = person_column(examples, estimator.needed)

@@ -18,6 +18,7 @@ from xmdpt_cli.ui.examples import Examples
 from xmdpt_cli.ui.files import checked, keypoints_of
 from xmdpt_cli.ui.html_snippets import failed, note, short
 from xmdpt_cli.ui.person_views import PersonViews, View
+from xmdpt_cli.utils.counts import counted
 
 People = list[tuple[str, "str | None"]]  # (path, caption) of each image
 
@@ -111,7 +112,7 @@ def keypoints_handler() -> Callable[..., tuple[Any, ...]]:
                 views = [shown if shown.key in images else views[0]]
             if len(files) != len(views):
                 raise XmdptError(
-                    f"{len(files)} files of keypoints for {len(views)} images",
+                    f"{len(files)} files of keypoints for {counted(len(views), 'image')}",
                     "drop one for each image, in their order, or one for the image that is shown",
                 )
             notes = []

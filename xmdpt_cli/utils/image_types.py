@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING
 
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import is_hidden
+from xmdpt_cli.utils.counts import counted
 
 if TYPE_CHECKING:  # names are checked without loading Pillow
     from PIL import Image
@@ -75,7 +76,7 @@ def not_read(paths: Iterable[Path]) -> list[Path]:
 def say_not_read(names: Sequence[str]) -> str:
     """``not read: 3 files: a.raw, b.psd, ...``."""
     shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-    return f"not read: {len(names)} {'file' if len(names) == 1 else 'files'}: {shown}"
+    return f"not read: {counted(len(names), 'file')}: {shown}"
 
 
 def open_image(source: bytes | Path) -> Image.Image:

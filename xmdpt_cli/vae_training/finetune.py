@@ -104,6 +104,15 @@ def finetune(
         return _finetune(plan, out, perceptual, lpips, notes or [], dist, speak, say)
 
 
+def identity_of(plan: Plan, perceptual: LpipsNetwork | None) -> dict[str, Any]:
+    """The identity of the training of a plan; call before anything is trained."""
+    config, manifest = plan.config, plan.train.dataset.manifest
+    shards = [s["sha256"] for s in manifest["shards"] if s["split"] == "train"]
+    trunk = "none" if perceptual is None else perceptual.weights
+    full = plan.vae if config.tiny else None
+    return folder.identity(config, shards, plan.decoder, trunk, full)
+
+
 def _finetune(
     plan: Plan,
     out: Path,
@@ -116,10 +125,7 @@ def _finetune(
 ) -> FineTuned:
     vae, decoder, config = plan.vae, plan.decoder, plan.config
     start, started = decoder.describe(), time.monotonic()
-    manifest = plan.train.dataset.manifest
-    shards = [s["sha256"] for s in manifest["shards"] if s["split"] == "train"]
-    trunk = "none" if perceptual is None else perceptual.weights
-    this = folder.identity(config, shards, decoder, trunk, vae if config.tiny else None)
+    this = identity_of(plan, perceptual)
     dist.run_on_main(partial(folder.start_training, out, this, config))
     record = dist.run_on_main(partial(folder.finished, out))
     if record is not None:
@@ -142,7 +148,7 @@ def _finetune(
     seconds = time.monotonic() - started
     before, after = psnr.get(rows.first), psnr.get(rows.second)
     stats = make_stats(trainer, len(plan.train), before, after, seconds)
-    record = _record(plan, dist.world_size, start, shards, encoder, stats)
+    record = _record(plan, dist.world_size, start, this["images"], encoder, stats)
     dist.run_on_main(partial(folder.publish, out, decoder, record))
     if dist.is_main:
         (out / BEFORE).unlink(missing_ok=True)

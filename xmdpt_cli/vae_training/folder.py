@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from xmdpt_cli.encoders.decoder import Decoder
 from xmdpt_cli.encoders.weights import Origin, mark_toy, state_sha256
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import apply_umask, unfinished, write_text, writing
-from xmdpt_cli.training.run_folder import RUN, differences, open_folder, other_run
+from xmdpt_cli.training.run_folder import RUN, check_content, differences, open_folder, other_run
 from xmdpt_cli.utils import records
 from xmdpt_cli.vae_training.config import VaeConfig
 
@@ -30,6 +31,7 @@ _OLD_STATE = "state.safetensors"  # of an earlier format
 _PART = ".vae.part"
 _WEIGHTS = "diffusion_pytorch_model*.safetensors"
 _SECTION = "finetune_vae"
+_KIND = "VAE training"
 # What may differ between a training and its continuation. Epochs follow from the steps.
 _FREE = {"checkpoint_every", "log_every", "epochs"}
 _OF_TINY = {"decoder", "full_share"}  # in the identity of a tiny decoder only
@@ -108,6 +110,12 @@ def identity(
 
 def start_training(out: Path, this: dict[str, Any], config: VaeConfig) -> None:
     """Make ``out`` the folder of this training or recognise it; XmdptError for anything else."""
+    check_training(out, this)
+    open_folder(out, _KIND, this, configuration.dump(_SECTION, config))
+
+
+def check_training(out: Path, this: Mapping[str, Any]) -> None:
+    """XmdptError where ``start_training`` would raise one; nothing is written."""
     if (out / _OLD_STATE).is_file():
         raise XmdptError(
             f"{out} holds a VAE training of an earlier version ({_OLD_STATE})",
@@ -121,8 +129,8 @@ def start_training(out: Path, this: dict[str, Any], config: VaeConfig) -> None:
                 differs[name] = "not the same"
         if differs:
             hint = "choose another --out, or give the same settings to resume"
-            raise other_run(out, "VAE training", differs, hint)
-    open_folder(out, "VAE training", this, configuration.dump(_SECTION, config))
+            raise other_run(out, _KIND, differs, hint)
+    check_content(out, _KIND)
 
 
 def finished(out: Path) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ from xmdpt_cli.bench.gpu_check.rows import Ready, Row, Setting, at_most, holds, 
 from xmdpt_cli.bench.random_networks import Inputs, random_sampler, random_vae
 from xmdpt_cli.bench.roof import sampling_parts
 from xmdpt_cli.bench.timing import clock, synchronize
-from xmdpt_cli.diffusion import Schedule, start_noise
+from xmdpt_cli.diffusion import start_noise
 from xmdpt_cli.encoders.decoder import Decoder
 from xmdpt_cli.sampling.batch_size import fit_memory
 from xmdpt_cli.sampling.conditioning import Conditions
@@ -46,9 +46,8 @@ def sampling(
 
     eager, eager_other = latents(), latents(other_noise)
     bf16, name = precision == "bf16", f"{size}, {precision}"
-    of_v = Sampler(sampler.model, Schedule("cosine", "v"), sampler.metadata)
-    cached = of_v.sampling_config(steps=setting.pick(20, 4), cache=8.0)
-    eager_cached = None if bf16 else of_v.latents(noise, conditions, cached)
+    cached = sampler.sampling_config(steps=setting.pick(20, 4), cache=2)
+    eager_cached = None if bf16 else latents(config=cached)
     if bf16:
         exact = in_fp32(sampler).latents(noise, conditions, paper)
         vae = random_vae(setting.where, setting.pick(1, 4))
@@ -81,7 +80,7 @@ def sampling(
         same = torch.equal(latents(), compiled)
         yield holds(f"{name}: a later call gives the same bits", same, "same bits")
         if eager_cached is not None:
-            error = relative(of_v.latents(noise, conditions, cached), eager_cached)
+            error = relative(latents(config=cached), eager_cached)
             yield at_most(f"{name}: compiled - eager, with a cache across steps", error, EXACT)
     if not bf16:
         return

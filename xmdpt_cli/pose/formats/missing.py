@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xmdpt_cli.pose.keypoints import Keypoints, seen
+from xmdpt_cli.utils.counts import counted
 
 #: joints with a lower score are missing. OpenPose finds joints from 0.05 or 0.1 on; MMPose and
 #: DWPose give every joint a score and render those from 0.3 on.
@@ -93,7 +94,7 @@ def scaled_note(name: str, pairs: Sequence[Pair]) -> list[str]:
     where = f"({low[0]:.3g}, {low[1]:.3g})"
     if np.abs(high - low).max() > 0.01 * np.abs(low).max():
         where += f" to ({high[0]:.3g}, {high[1]:.3g})"
-    joints = "1 joint" if len(pairs) == 1 else f"{len(pairs)} joints"
+    joints = counted(len(pairs), "joint")
     are = "is" if len(pairs) == 1 else "are"
     return [f"{name}: {joints} at {where} {are} {TAKEN} (-1, -1, scaled with the file)"]
 
