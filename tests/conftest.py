@@ -39,6 +39,12 @@ def _own_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path_factory.mktemp("here"))
 
 
+@pytest.fixture
+def short_estimates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dry runs measure training steps of 0.05 s, not of 2 s."""
+    monkeypatch.setattr("xmdpt_cli.training.footprint.LONG", 0.05)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Callable[[str], Path]:
     """``shared("golden/dev_a.safetensors")``: that path, or the test is skipped by name."""

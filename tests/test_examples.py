@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
+import runpy
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+from forked import Forked
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from stick_people import FIGURE
@@ -24,18 +25,22 @@ REPO = Path(__file__).resolve().parents[1]
 EXAMPLES = REPO / "examples"
 
 
-def call(*command: object, cwd: Path) -> str:
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    done = subprocess.run(
-        [str(c) for c in command],
-        cwd=cwd,
-        env={**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture(autouse=True)
+def _in_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def run_script(arguments: list[str]) -> None:
+    sys.argv = arguments
+    runpy.run_path(arguments[0], run_name="__main__")
+
+
+def call(*command: object) -> str:
+    """Run a script in a process of its own, in the current folder; what it printed."""
+    process = Forked(run_script, [str(word) for word in command])
+    output, errors = process.communicate(300)
+    assert process.returncode == 0, errors
+    return output
 
 
 def test_one_person_many_poses(tmp_path: Path) -> None:
@@ -45,7 +50,7 @@ def test_one_person_many_poses(tmp_path: Path) -> None:
     encoders.save(tmp_path / "data/encoders")
     make_model(tmp_path / "run", tmp_path / "data/encoders")
     script = EXAMPLES / "one_person_many_poses.py"
-    call(sys.executable, script, "data", "run", "strip.png", "--poses", 3, cwd=tmp_path)
+    call(script, "data", "run", "strip.png", "--poses", 3)
     cell = 128 + GAP  # smaller images are enlarged
     assert Image.open(tmp_path / "strip.png").size == (GAP + 4 * cell, HEADER + 2 * cell)
 
@@ -57,7 +62,7 @@ def test_own_image(tmp_path: Path) -> None:
         write_pose(tmp_path / name, FIGURE)
     script = EXAMPLES / "own_image.py"
     given = ["model", "person.jpg", "person.json", "pose.json", "out.png"]
-    assert "out.png: generated" in call(sys.executable, script, *given, cwd=tmp_path)
+    assert "out.png: generated" in call(script, *given)
     assert Image.open(tmp_path / "out.png").size == (22, 32)
 
 
@@ -66,14 +71,14 @@ def test_convert_published(shared: Callable[[str], Path], tmp_path: Path) -> Non
     weights = tmp_path / "published.safetensors"
     save_file({k[6:]: v for k, v in golden.items() if k.startswith("state.")}, weights)
     script = EXAMPLES / "convert_published.py"
-    assert "parameters in inference" in call(sys.executable, script, weights, "m", cwd=tmp_path)
+    assert "parameters in inference" in call(script, weights, "m")
     assert (tmp_path / "m/model.safetensors").is_file()
 
 
 def test_gpu_check_in_short(tmp_path: Path) -> None:
     script = EXAMPLES / "gpu_check.py"
     parts = "sampling-S"  # docs/checking-a-gpu.md runs a training part
-    output = call(sys.executable, script, "--small", "--parts", parts, "--out", "gpu", cwd=tmp_path)
+    output = call(script, "--small", "--parts", parts, "--out", "gpu")
     assert "measured sampling-S" in output
     report = json.loads((tmp_path / "gpu/gpu_check.json").read_text())
     assert report["dry_run"]

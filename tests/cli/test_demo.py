@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,11 @@ from xmdpt_cli.cli.app import run
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Both demos run in it: the second uses the people and the VAE of the first."""
-    return tmp_path_factory.mktemp("demo")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Both demos run in it, with fewer test people: the second uses the people and the VAE."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("xmdpt_cli.toy.demo.TEST_PEOPLE", 3)
+        yield tmp_path_factory.mktemp("demo")
 
 
 @pytest.mark.parametrize("paper", [False, True])

@@ -11,6 +11,7 @@ import pytest
 from xmdpt_cli.cli.app import run
 
 Capture = pytest.CaptureFixture[str]
+pytestmark = pytest.mark.usefixtures("short_estimates")
 
 
 @pytest.fixture(scope="module")

@@ -277,6 +277,7 @@ def test_the_workflow_with_the_vector_model(work: Path, tmp_path: Path) -> None:
     ok(*args, "--out", tmp_path / "samples", "--steps", 2, "--limit", 1)
 
 
+@pytest.mark.usefixtures("short_estimates")
 def test_dry_run_writes_nothing(work: Path, tmp_path: Path, capsys: Capture) -> None:
     plan = result(
         capsys, "train", "--data", work / "data", "--out", tmp_path / "no", "--preset",
@@ -290,6 +291,7 @@ def test_dry_run_writes_nothing(work: Path, tmp_path: Path, capsys: Capture) -> 
         assert plan[number] > 0  # type: ignore[operator]
 
 
+@pytest.mark.usefixtures("short_estimates")
 def test_a_dry_run_shows_settings_time_and_memory(
     work: Path, tmp_path: Path, capsys: Capture
 ) -> None:
@@ -310,6 +312,7 @@ def test_a_dry_run_shows_settings_time_and_memory(
     ]
 
 
+@pytest.mark.usefixtures("short_estimates")
 def test_a_plan_shows_the_amount_of_training(work: Path, tmp_path: Path, capsys: Capture) -> None:
     plan = ["train", "--data", work / "data", "--out", tmp_path / "no", "--size", "tiny"]
     plan += ["--dry-run", "--steps"]

@@ -32,6 +32,7 @@ def items(
     items, hub = _items
     before = dict(os.environ)
     docs_small.apply(monkeypatch)
+    docs_small.apply_to_demo(monkeypatch)
     docs_small.apply_to_bench(monkeypatch)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(hub))
     os.environ |= docs_small.variables() | {

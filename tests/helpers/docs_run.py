@@ -1,8 +1,8 @@
 """Run the blocks of a page in its workspace: the rules of ``docs_blocks``, in the page's order.
 
-``xmdpt ...`` runs in this process. Other lines, and ``xmdpt`` with a pipe or a redirection, run in
-bash with commands of the same names before the real ones: ``python`` and ``torchrun`` (with two
-processes), small as ``docs_small`` says.
+``xmdpt ...`` runs in this process, ``python ...`` in one of its own, and ``torchrun ...`` in two.
+Other lines, and these with a pipe or a redirection, run in bash with small ``xmdpt`` and ``python``
+before the real ones. What is small is in ``docs_small``.
 """
 
 from __future__ import annotations
@@ -76,6 +76,12 @@ def run_line(line: str, at: str, printed: Printed) -> None:
         code = run_xmdpt(docs_small.small(words[1:]))
         if code:
             raise PageError(f"{at}: {line}\nexit code {code}\n{printed()[-3000:]}")
+    elif words[0] in ("python", "torchrun") and not _SHELL.search(line):
+        processes = docs_small.start(words)
+        output = "".join(text for process in processes for text in process.communicate(SECONDS))
+        for process in processes:
+            if process.returncode:
+                raise PageError(f"{at}: {line}\nexit code {process.returncode}\n{output[-3000:]}")
     else:
         done = in_bash(line)
         if done.returncode:
@@ -98,14 +104,14 @@ def in_bash(line: str) -> subprocess.CompletedProcess[str]:
 
 
 def commands_folder() -> Path:
-    """``xmdpt``, ``python`` and ``torchrun`` as small ones, and a ``head`` that reads to the end,
-    so that a command before it that fails is not mistaken for one whose pipe was closed."""
+    """``xmdpt`` and ``python`` as small ones, and a ``head`` that reads to the end, so that a
+    command before it that fails is not mistaken for one whose pipe was closed."""
     folder = Path(os.environ["DOCS_COMMANDS"])
     if not folder.is_dir():
         folder.mkdir(parents=True)
         this = shlex.quote(str(HELPERS / "docs_small.py"))
-        for name in ("xmdpt", "python", "torchrun"):
-            write_script(folder / name, f'exec {sys.executable} {this} --as {name} "$@"')
+        for name in ("xmdpt", "python"):
+            write_script(folder / name, f'exec {sys.executable} {this} {name} "$@"')
         write_script(folder / "head", f'{shutil.which("head")} "$@" && cat > /dev/null')
     return folder
 

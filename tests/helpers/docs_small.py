@@ -4,7 +4,7 @@ The lines of the pages run as they stand, with images of 256 px and under the pu
 models and encoders. Small are the widths and depths of the networks, the numbers of people and
 steps (``OPTIONS``), and what ``xmdpt bench`` repeats.
 
-``python docs_small.py --as xmdpt|python|torchrun ARGUMENTS`` is that command, small.
+``python docs_small.py xmdpt|python ARGUMENTS`` is that command, small.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+import huggingface_hub.constants
 import pytest
+from docs_blocks import PageError
+from forked import Forked, start_ranks, xmdpt
 
 #: (depth, width, heads), all different, so that a size is recognised by its weights
 SIZES = {"S": (4, 64, 2), "B": (4, 96, 3), "L": (4, 160, 5), "XL": (4, 192, 6)}
@@ -84,7 +87,12 @@ def apply(patch: pytest.MonkeyPatch) -> None:
 
     for name, size in SIZES.items():
         patch.setitem(REAL, name, size)
+    patch.setattr("xmdpt_cli.training.footprint.LONG", 0.05)  # seconds of a step that is measured
     patch.setattr(OpenPose, "load", lambda *_, **__: with_network(_somebody()))
+
+
+def apply_to_demo(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("xmdpt_cli.toy.demo.TEST_PEOPLE", 2)
 
 
 def apply_to_bench(patch: pytest.MonkeyPatch) -> None:
@@ -107,43 +115,43 @@ def _somebody() -> Any:
     return StickPeople(Everywhere())
 
 
-def main() -> int | None:
-    program, *arguments = sys.argv[2:]
-    if program == "torchrun":
-        return torchrun(arguments)
+def main(program: str, *arguments: str) -> None:
+    """``xmdpt`` or ``python``, as the whole work of a process."""
+    if "HF_HUB_CACHE" in os.environ:  # read when it was imported, which a forked process did not
+        huggingface_hub.constants.HF_HUB_CACHE = os.environ["HF_HUB_CACHE"]
     apply(pytest.MonkeyPatch())
+    if "demo" in arguments:
+        apply_to_demo(pytest.MonkeyPatch())
     if "bench" in arguments:
         apply_to_bench(pytest.MonkeyPatch())
-    if program == "python" and arguments[:2] == ["-m", "xmdpt_cli"]:
+    if program == "python" and arguments[:2] == ("-m", "xmdpt_cli"):
         program, arguments = "xmdpt", arguments[2:]
     if program == "xmdpt":
-        from xmdpt_cli.__main__ import main as command_line
-
         os.environ.update(variables())  # a line may set them: XMDPT_TRAIN_STEPS=1000 xmdpt train
-        sys.argv = ["xmdpt", *small(arguments)]
-        return command_line()
-    if arguments[0] == "-c":
+        xmdpt(*small(arguments))
+    elif arguments[0] == "-c":
         sys.argv = ["-c", *arguments[2:]]
         exec(arguments[1], {"__name__": "__main__"})
     elif arguments[0] == "-m":
-        sys.argv = arguments[1:]
+        sys.argv = list(arguments[1:])
         runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
     else:
         script = arguments[0]
         sys.argv = [script, *arguments[1:]]
         sys.path[0] = os.path.dirname(os.path.abspath(script))
         runpy.run_path(script, run_name="__main__")
-    return 0
 
 
-def torchrun(arguments: list[str]) -> int:
-    """``torchrun --nproc-per-node N -m xmdpt_cli ...``, with two processes."""
+def start(words: Sequence[str]) -> list[Forked]:
+    """The process of ``python ...``; of ``torchrun --nproc-per-node N -m xmdpt_cli ...``, two."""
+    program, *arguments = words
+    if program == "python":
+        return [Forked(main, *words)]
     options, _, rest = " ".join(arguments).partition(" -m xmdpt_cli ")
     if not re.fullmatch(r"--nproc[-_]per[-_]node[ =]\d+", options):
-        raise SystemExit(f"only torchrun --nproc-per-node N -m xmdpt_cli is tested, not {options}")
-    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    os.execv(sys.executable, [*run, __file__, "--as", "xmdpt", *rest.split()])
+        raise PageError(f"only torchrun --nproc-per-node N -m xmdpt_cli is tested, not {options}")
+    return start_ranks(2, main, "xmdpt", *rest.split())
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main(*sys.argv[1:])

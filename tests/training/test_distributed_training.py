@@ -33,7 +33,7 @@ from xmdpt_cli.errors import ConfigError, SharedError
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.training.loop import train
 
-STEPS = 16
+STEPS = 12
 RECIPE = dataclasses.replace(CONFIG, steps=STEPS, checkpoint_every=STEPS // 2, keep_checkpoints=1)
 RECIPES = {
     "ddp": {"sharding": "ddp"},
@@ -190,7 +190,7 @@ def test_a_killed_run_resumes_to_the_same_result(folder: Path, tmp_path: Path) -
     words += ["--config", str(tmp_path / "recipe.toml"), "--out", str(run)]
 
     began, ranks = time.time(), start_ranks(2, xmdpt, *words)
-    wait_for_step(run, 4, ranks[0], began)
+    wait_for_step(run, 3, ranks[0], began)
     for rank in ranks:
         rank.kill()
         assert rank.wait() == -signal.SIGKILL
@@ -199,7 +199,7 @@ def test_a_killed_run_resumes_to_the_same_result(folder: Path, tmp_path: Path) -
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     launcher += ["--nproc-per-node", "2", "-m", "xmdpt_cli"]
     began, process = time.time(), subprocess.Popen([*launcher, *words], stderr=subprocess.DEVNULL)
-    wait_for_step(run, 8, process, began)
+    wait_for_step(run, 5, process, began)
     process.send_signal(signal.SIGINT)  # torchrun forwards it to the ranks
     assert process.wait(timeout=120) != 0
     assert not (run / "model").exists()

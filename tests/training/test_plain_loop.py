@@ -1,4 +1,8 @@
-"""300 steps of the training loop against a loop written from the equations."""
+"""100 steps of the training loop against a loop written from the equations.
+
+In these steps the loss falls to a third and the average covers three times its own span
+(1 / (1 - 0.97) steps), so that a wrong term of either would show.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +24,13 @@ from xmdpt_cli.training.task import TrainTask
 from xmdpt_cli.training.trainer import Trainer
 
 
-def test_300_steps_equal_the_equations(
+def test_100_steps_equal_the_equations(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(SIZES, "tiny", (4, 64, 2))  # the same operations in less time
-    steps = 300
+    steps = 100
     config = dataclasses.replace(
-        CONFIG, steps=steps, batch_size=2, ema=0.99, ema_warmup=False, learning_rate=1e-4,
+        CONFIG, steps=steps, batch_size=2, ema=0.97, ema_warmup=False, learning_rate=3e-4,
         checkpoint_every=steps,
     )  # fmt: skip
     trainer = Trainer(TrainTask(config, PairDataset(data)))
@@ -49,9 +53,8 @@ def test_300_steps_equal_the_equations(
     assert [row["step"] for row in rows] == list(range(1, steps + 1))
     found = np.array([row["loss"] for row in rows])
     assert np.abs(found - np.array(losses)).max() < 1e-3
-    assert np.mean(losses[-50:]) < 0.8 * np.mean(
-        losses[:50]
-    )  # they are not equal for standing still
+    # they are not equal for standing still
+    assert np.mean(losses[-20:]) < 0.5 * np.mean(losses[:20])
     ema = load_file(done.model / "model.safetensors")
     moved = max(float((ema[k] - start[k]).abs().max()) for k in start)
     apart = max(float((ema[k] - average[k]).abs().max()) for k in start)

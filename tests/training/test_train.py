@@ -91,7 +91,7 @@ def test_training_from_a_url_resumes_exactly(data: Path, tmp_path: Path) -> None
 
 def test_a_killed_run_resumes(data: Path, tmp_path: Path) -> None:
     """SIGKILL in the middle; the same run again ends with the same weights."""
-    config = dataclasses.replace(CONFIG, steps=40, checkpoint_every=5)
+    config = dataclasses.replace(CONFIG, steps=16, checkpoint_every=3)
     run = tmp_path / "killed"
     process = Forked(train, config, data, run)
     deadline = time.monotonic() + 60

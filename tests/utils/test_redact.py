@@ -154,6 +154,7 @@ def host(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
         yield url.removeprefix("http://")
 
 
+@pytest.mark.usefixtures("short_estimates")
 def test_the_password_of_a_dataset_is_in_no_output_and_in_no_file(
     host: str, small: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 from xmdpt_cli.bench.machine import Machine
 from xmdpt_cli.bench.timing import Spread, ratios
 from xmdpt_cli.files import write_text
-from xmdpt_cli.report.roof_chart import Dot, roof_chart
 from xmdpt_cli.report.tables import Table
 
 FORMAT = "xmdpt-bench"
@@ -152,6 +151,8 @@ class Report:
 
     def chart(self) -> str:
         """The rows of sampling as an SVG roofline chart."""
+        from xmdpt_cli.report.roof_chart import Dot, roof_chart  # matplotlib, slow to import
+
         dots = [
             Dot(row.model, row.key, row.gflop, 1 / row.images_per_second, row.mfu.median)
             for row in self.rows

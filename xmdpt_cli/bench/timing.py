@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from scipy.stats import binom
 
 from xmdpt_cli.progress import Progress, silent
 
@@ -46,6 +45,8 @@ class Spread:
     odd: tuple[float, ...] = field(init=False)
 
     def __post_init__(self) -> None:
+        from scipy.stats import binom  # takes a second to import; ``bench scale`` starts processes
+
         ordered = sorted(self.rounds)
         # the largest r with P(at most r of the values lie below the median) <= 2.5 %
         rank = max(0, int(binom.ppf(0.025, len(ordered), 0.5)) - 1)
