@@ -79,6 +79,17 @@ def test_wrong_usage_exits_2_with_error_and_hint(
 
 
 @pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [(["bench", "--latency"], "xmdpt bench latency"), (["--train"], "xmdpt train")],
+)
+def test_an_option_that_is_a_command_has_the_command_as_its_hint(
+    arguments: list[str], hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(arguments) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"hint: {hint}"
+
+
+@pytest.mark.parametrize(
     ("raised", "code", "shown"),
     [
         (XmdptError("it broke", "mend it"), 1, "error: it broke\nhint: mend it\n"),

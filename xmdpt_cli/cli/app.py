@@ -166,9 +166,7 @@ def _run(arguments: list[str]) -> int:
         # usage errors of Typer's parser: known by their shape, its classes are not public
         message, code = getattr(err, "format_message", None), getattr(err, "exit_code", None)
         if callable(message) and code == 2:
-            context = getattr(err, "ctx", None)
-            command = getattr(context, "command_path", "xmdpt")
-            error(_usage(message()), f"{command} --help")
+            error(_usage(message()), _usage_hint(err))
             return 2
         full, named = _is_full_disk(err), isinstance(err, OSError) and err.filename is not None
         short = is_out_of_memory(err)
@@ -197,6 +195,15 @@ def _usage(message: str) -> str:
     if variable and variable[1] not in os.environ:
         message = message.replace(variable[0], "")
     return message.replace("Value error, ", "")
+
+
+def _usage_hint(err: Exception) -> str:
+    """The command's help; for an option with the name of a subcommand, the subcommand."""
+    context = getattr(err, "ctx", None)
+    command = getattr(context, "command_path", "xmdpt")
+    option = str(getattr(err, "option_name", "")).lstrip("-")
+    subcommands = getattr(getattr(context, "command", None), "commands", {})
+    return f"{command} {option if option in subcommands else '--help'}"
 
 
 def _is_full_disk(err: Exception) -> bool:
