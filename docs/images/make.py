@@ -6,6 +6,9 @@
 Makes demo-sheet.jpg, own-data-sheet.jpg, tiny-decoder.jpg, prepare-report.png, metrics-page.png and
 ui.png. Needs Chromium, and the extra ``dev``. Takes about ten minutes on two CPU cores, most of
 them for the training of the tiny decoder.
+
+distillation-noise.jpg and distillation-vector.jpg are the first three rows of the contact sheets
+that ``examples/experiments/distillation.py`` writes.
 """
 
 from __future__ import annotations

@@ -143,16 +143,17 @@ def test_the_gains_in_flop() -> None:
 
 def test_the_time_of_a_row_is_the_sum_of_its_parts() -> None:
     report = measure_sampling(
-        ["tiny"], TINY, rounds=2, measured_steps=2, only=["published", "20 steps"]
+        ["tiny"], TINY, rounds=2, measured_steps=2, only=["published", "20 steps", "cache"]
     )
     rows = {row.key: row for row in report.rows}
     keys = list(rows)
     assert [row.implementation for row in rows.values()] == [
-        "D-CFG", "D-CFG", "published", "20 steps",
+        "D-CFG", "D-CFG", "published", "20 steps", "cache",
     ]  # fmt: skip
     assert keys[0].startswith("PIDM-style tiny (1/4 of the widths, 64 px)")
     pidm, few = rows[keys[0]], rows["X-MDPT-tiny / 20 steps"]
     assert (pidm.forwards, few.forwards, few.steps_timed) == (150, 40, 2)
+    assert rows["X-MDPT-tiny / cache"].forwards == 30
     # the pixel network has no decoder
     assert len(pidm.parts) == 2
     assert len(few.parts) == 3

@@ -5,15 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from command_ranks import run_commands
-from forked import start_ranks
+from forked import Forked, start_ranks, xmdpt
 from PIL import Image
 
 from xmdpt_cli.cli.app import run
@@ -400,14 +398,11 @@ def test_missing_pretrained_weights_are_an_error(
 def test_two_processes_do_not_share_a_folder(work: Path, tmp_path: Path, capsys: Capture) -> None:
     from xmdpt_cli.files import only_process
 
+    words = ["train", "--data", work / "data", "--out", tmp_path / "run", "--size", "tiny"]
     with only_process(tmp_path / "run"):
-        code = subprocess.run(
-            [sys.executable, "-m", "xmdpt_cli", "train", "--data", str(work / "data"), "--out",
-             str(tmp_path / "run"), "--size", "tiny", "--steps", "1"],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-    assert code.returncode == 1
-    assert "another process is working in" in code.stderr
+        process = Forked(xmdpt, *words, "--steps", 1)
+        assert process.wait() == 1
+    assert "another process is working in" in process.stderr
 
 
 def test_real_photographs(shared: Callable[[str], Path], tmp_path: Path, capsys: Capture) -> None:

@@ -56,7 +56,7 @@ class Implementation:
     setup: Setup
     generate: Generate
     dtype: torch.dtype
-    branches: int  # forwards of a step
+    branches: float  # forwards of a step, the mean
     steps: int = STEPS  # of an image
     decoder: str = "decode"  # a key of ``DECODERS``
     whole: bool = False  # its steps differ: all are timed
@@ -145,7 +145,7 @@ def xmdpt_implementations(size: str, setting: Setting) -> Iterator[Implementatio
 
     def implementation(
         name: str, network: nn.Module, how: tuple[Setup, Generate], gain: str = "", base: str = "",
-        *, dtype: torch.dtype = setting.dtype, branches: int = 2, same: str = "cfg",
+        *, dtype: torch.dtype = setting.dtype, branches: float = 2, same: str = "cfg",
         steps: int = STEPS, **more: Any,
     ) -> Implementation:  # fmt: skip
         return Implementation(
@@ -178,7 +178,8 @@ def xmdpt_implementations(size: str, setting: Setting) -> Iterator[Implementatio
     how = fast(best, inputs, solver)
     yield implementation(default, best, how, "solver", name, same="", steps=few)
     how = fast(best, inputs, solver, cache=CACHE)
-    yield implementation("cache", best, how, "cache", default, same="", steps=few, whole=True)
+    cached = partial(implementation, branches=1 + 1 / CACHE, whole=True)
+    yield cached("cache", best, how, "cache", default, same="", steps=few)
     student = _twin(model, size, setting, **STUDENT)
     kernels.prepare(student)
     if setting.compiled:

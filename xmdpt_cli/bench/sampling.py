@@ -178,7 +178,7 @@ def _row(
         precision=precision(impl.dtype),
         steps=impl.steps,
         steps_timed=steps,
-        forwards=impl.steps * impl.branches,
+        forwards=round(impl.steps * impl.branches),
         parameters=impl.parameters[0],
         parameters_inference=impl.parameters[1],
         parts={name: statistics.median(values) for name, values in seconds.items()},
