@@ -65,6 +65,9 @@ def test_train_and_sample(work: Path, tmp_path: Path, capsys: Capture) -> None:
     other = ["train", "--data", str(work / "data"), "--out", str(tmp_path / "run"), "--dry-run"]
     assert run([*other, "--size", "tiny", "--batch-size", "2", "--ema", "0.5", "--seed", "5"]) == 1
     assert "holds another run; what differs: seed: 0 -> 5" in capsys.readouterr().err
+    vae = ["finetune-vae", "--data", work / "data", "--out", tmp_path / "run", "--dry-run"]
+    assert run([str(word) for word in vae]) == 1
+    assert "run holds a run, not a VAE training" in capsys.readouterr().err
     sample = ["sample", "--data", work / "data", "--model", tmp_path / "run", "--steps", 1]
     sample += ["--out", tmp_path / "samples"]
     assert resuming_lines(capsys, *sample) == []
@@ -88,5 +91,8 @@ def test_finetune_vae(
     with monkeypatch.context() as patch:
         patch.setattr(VaeTrainer, "step", interrupted)
         assert resuming_lines(capsys, *command, code=130) == []
+    train = ["train", "--data", work / "data", "--out", tmp_path / "vae", "--size", "tiny"]
+    assert run([str(word) for word in train]) == 1
+    assert "vae holds a VAE training, not a run" in capsys.readouterr().err
     assert resuming_lines(capsys, *command) == ["resuming at step 2 of 4"]
     assert resuming_lines(capsys, *command) == []

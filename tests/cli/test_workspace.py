@@ -14,6 +14,7 @@ import pytest
 from xmdpt_cli.cli import workspace
 from xmdpt_cli.cli.app import run
 from xmdpt_cli.cli.console import Talk
+from xmdpt_cli.cli.next_command import evaluate_command
 from xmdpt_cli.cli.status import read_status
 from xmdpt_cli.cli.workspace_defaults import choose_for_sampling, preview_decoder, samples_folder
 from xmdpt_cli.cli.workspace_links import dataset_of, dataset_of_run, tuned_vae
@@ -273,6 +274,14 @@ def test_the_model_of_the_demo_is_found(capsys: pytest.CaptureFixture[str]) -> N
     assert "xmdpt-demo/run-vector  try it: xmdpt ui" in capsys.readouterr().out
     assert run(["sample"]) == 1
     assert "hint: use the demo's: --model xmdpt-demo/run-vector" in capsys.readouterr().err
+
+
+def test_the_next_command_evaluates_the_samples_just_generated() -> None:
+    folder = Path("samples/B")
+    assert "--generated" not in evaluate_command("data/256", folder, "test", default=True)
+    for out in (folder, Path("elsewhere")):
+        named = evaluate_command("data/256", out, "test", default=False)
+        assert named.startswith(f"xmdpt evaluate --data data/256 --generated {out} --fid")
 
 
 def test_next_command_for_a_converted_model(capsys: pytest.CaptureFixture[str]) -> None:

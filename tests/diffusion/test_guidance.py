@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from gaussian import Gaussian
@@ -68,6 +70,8 @@ def test_the_unconditional_branch_is_evaluated_in_every_second_step() -> None:
     assert rows == [3, 6, 3, 6, 3, 3]
 
 
-def test_a_cache_of_no_steps_is_refused() -> None:
-    with pytest.raises(ConfigError, match="cache is a number of steps, at least 1, not 0"):
-        generated(Schedule(), [], cache=0)
+def test_a_cache_is_a_whole_number_of_steps() -> None:
+    wrong: list[Any] = [0, 2.5, "2", True, float("nan")]
+    for cache in wrong:
+        with pytest.raises(ConfigError, match="cache is a whole number of steps, at least 1, not"):
+            generated(Schedule(), [], cache=cache)

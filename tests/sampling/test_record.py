@@ -23,9 +23,15 @@ def test_a_record_is_read_back(tmp_path: Path) -> None:
     assert read_record(tmp_path) == SOUND
 
 
-def test_records_of_earlier_versions_are_without_a_cache() -> None:
+def test_records_of_earlier_versions_are_without_a_cache(tmp_path: Path) -> None:
     now = {"sampling": {**SOUND["sampling"], "cache": 1}}
     assert differences(SOUND, now) == []
+    record = {**SOUND, "sampling": {**SOUND["sampling"], "cache": 0.0}}  # none; later an int
+    write_record(tmp_path, record)
+    assert differences(read_record(tmp_path), now) == []
+    record["sampling"]["cache"] = 4.0
+    write_record(tmp_path, record)
+    assert differences(read_record(tmp_path), now) == ["cache (there 4.0, now 1)"]
     now["sampling"]["cache"] = 2
     assert differences(SOUND, now) == ["cache (there 1, now 2)"]
 

@@ -73,6 +73,11 @@ def test_a_student_of_guidance_takes_any_number_of_steps() -> None:
         sampler(GUIDED).sampling_config(cache=2)
     with pytest.raises(ConfigError, match="solver policy cannot"):
         sampler(GUIDED).sampling_config(solver="policy")
+    above = sampler({**GUIDED, "guidance": [1.5, 3.0]})
+    assert above.sampling_config(steps=7).guidance == 2.0
+    for other in ({"power": 1.0}, {"interval": (0.1, 0.8)}):
+        with pytest.raises(ConfigError, match=r"guidance scales below 1\.5"):
+            above.sampling_config(**other)
 
 
 def test_the_solver_of_students_is_refused_by_other_models() -> None:

@@ -33,11 +33,11 @@ def generate_missing(chosen: EvaluateOptions, out: Path, seed: int | None, talk:
 
     assert chosen.model is not None
     assert chosen.data is not None
-    record = read_record(out) if (out / RECORD).exists() else {}
     names = ("steps", "solver", "guidance", "power", "interval", "cache", "seed")
-    sampling = {name: record.get("sampling", {}).get(name) for name in names}
     precisions = {"float32": "fp32", "bfloat16": "bf16"}
     try:
+        record = read_record(out) if (out / RECORD).exists() else {}
+        sampling = {name: record.get("sampling", {}).get(name) for name in names}
         with talk.progress() as progress:
             generate_with(
                 chosen.model,

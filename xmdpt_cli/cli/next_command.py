@@ -13,6 +13,9 @@ def quote(path: str | Path) -> str:
     return shlex.quote(masked(str(path)))
 
 
+METRICS = "--fid --ssim --lpips"
+
+
 def train_command(toy: bool) -> str:
     """The command that trains on a new dataset; on a toy dataset with a preset of minutes."""
     return f"xmdpt train {'--preset demo/tokens-64' if toy else '--size B'}"
@@ -28,9 +31,10 @@ def sample_command(run: Path) -> str:
     return "xmdpt sample" if run.parent == Path("runs") else f"xmdpt sample --model {quote(run)}"
 
 
-def evaluate_command(data: str, samples: Path, split: str) -> str:
-    """The command that evaluates samples; those of the workspace need not be named."""
-    if samples.parent == Path("samples") and split == "test":
-        return "xmdpt evaluate --fid --ssim --lpips"
+def evaluate_command(data: str, samples: Path, split: str, *, default: bool) -> str:
+    """The command that evaluates samples. ``default``: of the model, the dataset and the folder
+    that ``xmdpt evaluate`` takes by itself; others are named."""
+    if default and samples.parent == Path("samples") and split == "test":
+        return f"xmdpt evaluate {METRICS}"
     option = "" if split == "test" else f" --split {split}"
-    return f"xmdpt evaluate --data {quote(data)} --generated {quote(samples)}{option}"
+    return f"xmdpt evaluate --data {quote(data)} --generated {quote(samples)}{option} {METRICS}"

@@ -32,6 +32,7 @@ def sample(chosen: SampleOptions) -> None:
     chosen.check()
     quiet_libraries()
     talk = Talk(chosen.as_json, quiet=chosen.shard is None and chosen.world().rank > 0)
+    default = [chosen.model, chosen.data, chosen.vae, chosen.out].count(None) == 4
     own_images = chosen.data is None and (chosen.source or chosen.pair_file) is not None
     found = choose_for_sampling(
         talk, chosen.model, chosen.data, chosen.vae, chosen.out, own=own_images
@@ -43,4 +44,4 @@ def sample(chosen: SampleOptions) -> None:
     elif chosen.source is not None:
         sample_own(chosen)
     else:
-        sample_pairs(chosen)
+        sample_pairs(chosen, default=default)

@@ -13,8 +13,8 @@ from xmdpt_cli.utils.counts import counted
 TOY = " by a TOY model, which does not predict real results"
 
 
-def sample_pairs(chosen: SampleOptions) -> None:
-    """The pairs of --data."""
+def sample_pairs(chosen: SampleOptions, *, default: bool) -> None:
+    """The pairs of --data. ``default``: model, dataset and folder were found, not given."""
     world = chosen.world()
     talk = Talk(chosen.as_json, quiet=chosen.shard is None and world.rank > 0)
     warn_if_busy(talk)
@@ -46,7 +46,7 @@ def sample_pairs(chosen: SampleOptions) -> None:
     images = f"{counted(record['images'], 'image')}{toy}"
     if record["complete"]:
         text = f"{images} in {out}, contact sheet: {record['sheet']}\n"
-        text += f"next: {evaluate_command(data, out, chosen.split)}"
+        text += f"next: {evaluate_command(data, out, chosen.split, default=default)}"
     else:
         text = f"{images} of this part in {out}; other parts are not complete"
     if chosen.shard is None and world.size > 1:

@@ -240,7 +240,11 @@ class SampleOptions:
         if self.paper:
             for name in ("steps", "solver", "guidance", "interval", "cache"):
                 if getattr(self, name) is not None:
-                    raise ConfigError(f"--{name} cannot be combined with --paper, which sets it")
+                    raise ConfigError(
+                        f"--{name} cannot be combined with --paper, which sets it",
+                        "instead of --paper: --steps 50 --solver ddim --guidance 2 --power 0.01, "
+                        f"with the --{name} that you want",
+                    )
         if self.batch_size != "auto" and not self.batch_size.isdigit():
             raise ConfigError(f"--batch-size must be a number or auto, not {self.batch_size!r}")
         if self.batch_size == "0":

@@ -178,7 +178,8 @@ def _samples(path: Path) -> dict[str, Any] | None:
         "complete": bool(done or files),
         "own": files is not None,
         "step": None if step is None else int(step),
-        "sampling": f"{counted(int(sampling['steps']), 'step')} of {sampling['solver']}",
+        "sampling": f"{counted(int(sampling['steps']), 'step')} of {sampling['solver']}"
+        + (f" with cache {sampling['cache']:g}" if sampling.get("cache", 0) > 1 else ""),
         "toy": bool(record.get("toy")),
         "protocol": str(report.get("protocol")),
         "measured": int(report["counts"]["generated"]) if numbers else None,

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from xmdpt_cli.errors import ConfigError
+
 #: x (N, C, h, w), step i -> the guided prediction (N, 2C, h, w)
 Denoise = Callable[[Tensor, int], Tensor]
 
@@ -38,6 +40,14 @@ def guidance_scale(timestep: int, guidance: float, power: float, total: int = 10
 def classifier_free_guidance(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
     """unconditional + scale (conditional - unconditional), on all 2C channels as published."""
     return torch.lerp(unconditional, conditional, scale)
+
+
+def check_cache(cache: object) -> None:
+    """ConfigError unless the value is an int of at least 1."""
+    if type(cache) is not int or cache < 1:
+        raise ConfigError(
+            f"cache is a whole number of steps, at least 1, not {cache!r}", "for example 2"
+        )
 
 
 def evaluated_branches(cfg_scales: Sequence[float], cache: int = 1) -> list[int]:

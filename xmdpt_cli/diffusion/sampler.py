@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xmdpt_cli.diffusion.guidance import GuidedModel, guidance_scale
+from xmdpt_cli.diffusion.guidance import GuidedModel, check_cache, guidance_scale
 from xmdpt_cli.diffusion.schedule import Schedule
 from xmdpt_cli.diffusion.solvers import POLICY, plan, spaced, spacing_of
 from xmdpt_cli.errors import ConfigError
@@ -78,8 +78,7 @@ def sample(
         raise ConfigError(f"power must be positive, not {power}")
     if not 0 <= interval[0] < interval[1] <= 1:
         raise ConfigError(f"the guidance interval lies in 0 to 1, low end first, not {interval}")
-    if cache < 1:
-        raise ConfigError(f"cache is a number of steps, at least 1, not {cache}", "for example 2")
+    check_cache(cache)
     own_spacing = spacing_of(solver)
     timesteps = spaced(spacing or own_spacing, steps, schedule)
     todo = plan(solver, timesteps, schedule)

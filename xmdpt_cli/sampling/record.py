@@ -36,7 +36,7 @@ class SamplingRecord(TypedDict):
     solver: NotRequired[str]
     spacing: NotRequired[str]
     interval: NotRequired[Annotated[list[float], Len(2, 2)]]
-    cache: NotRequired[int]
+    cache: NotRequired[float]  # an earlier version stored an angle in degrees, 0.0 for none
 
 
 class SamplesRecord(TypedDict):
@@ -58,6 +58,9 @@ class SamplesRecord(TypedDict):
 def read_record(out: Path) -> dict[str, Any]:
     """The record of a folder. Raises XmdptError if it cannot be read or is not a record."""
     record: dict[str, Any] = records.read(SamplesRecord, out / RECORD, OTHER_OUT)
+    sampling = record.get("sampling", {})
+    if sampling.get("cache") == 0:
+        sampling["cache"] = 1
     for name in (*record.get("complete", ()), *record.get("files", ())):
         if not is_below(name):
             raise XmdptError(

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from xmdpt_cli.diffusion import Schedule, StepResult, sample, spacing_of
+from xmdpt_cli.diffusion.guidance import check_cache
 from xmdpt_cli.encoders.decoder import Decoder
 from xmdpt_cli.errors import ConfigError, XmdptError, is_out_of_memory
 from xmdpt_cli.model import XMDPT, TokenConditions, kernels
@@ -163,6 +164,7 @@ class Sampler:
         for name in ("guidance", "power"):
             if not math.isfinite(getattr(config, name)):
                 raise ConfigError(f"{name} is a number, not {getattr(config, name)}")
+        check_cache(config.cache)
         if config.cache > 1 and config.guidance == 1:
             raise ConfigError(
                 "a cache saves nothing with guidance 1, which evaluates no unconditional branch",

@@ -60,6 +60,12 @@ def check_student(config: SamplingConfig, distilled: Mapping[str, Any] | None) -
                 "its steps",
                 f"choose one of {', '.join(SOLVERS)}",
             )
+        if low > 1 and (config.interval, config.power) != ((0.0, 1.0), distilled["power"]):
+            raise ConfigError(
+                f"an interval or another power uses guidance scales below {low:g}, for which this "
+                "model was not distilled",
+                f"leave it out, or use its teacher, {distilled['teacher']['name']}",
+            )
         return
     fixed = {
         "steps": (config.steps, steps),

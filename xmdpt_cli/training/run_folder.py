@@ -37,6 +37,8 @@ FORCEABLE |= {"masked_noise", "swap_by", "max_grad_norm"}
 FORCEABLE |= {"precision", "compile", "steps", "resolution", "source_encoder", "pose_encoder"}
 
 RUN = "run.json"
+#: The kinds of trainings, by the entry of run.json with their settings.
+KINDS = {"config": "run", "settings": "VAE training"}
 #: Files that a process killed while starting a run, or a full disk, leaves in the folder.
 _UNFINISHED = {".lock", "config.toml", "config.toml.part", "run.json.part"}
 
@@ -62,11 +64,11 @@ class _Settings(TypedDict):
 
 def check_run(out: Path, task: Task, force: bool = False) -> None:
     """XmdptError where ``start_run`` would raise one; nothing is written."""
+    check_content(out, "run")
     if not task.config.batch_size:  # auto: an existing run keeps its own
         run = read_run(out)
         task = task if run is None else task.replace(batch_size=run["config"]["batch_size"])
     _identity_of(out, task, force)
-    check_content(out, "run")
 
 
 def start_run(out: Path, task: Task, force: bool = False) -> None:
@@ -75,10 +77,10 @@ def start_run(out: Path, task: Task, force: bool = False) -> None:
     With ``force``, settings in ``FORCEABLE`` may differ; run.json records what changed and at which
     checkpoint. A run without a checkpoint may become another run.
     """
+    check_content(out, "run")
     identity, replace = _identity_of(out, task, force)
-    open_folder(
-        out, "run", identity, configuration.dump(task.command, task.config), replace=replace
-    )
+    toml = configuration.dump(task.command, task.config)
+    open_folder(out, identity, toml, replace=replace)
 
 
 def _identity_of(out: Path, task: Task, force: bool) -> tuple[dict[str, Any], bool]:
@@ -118,14 +120,12 @@ def _identity_of(out: Path, task: Task, force: bool) -> tuple[dict[str, Any], bo
 
 
 def open_folder(
-    out: Path, kind: str, identity: Mapping[str, Any], toml: str, *, replace: bool = False
+    out: Path, identity: Mapping[str, Any], toml: str, *, replace: bool = False
 ) -> None:
     """Make ``out`` the folder of a training: write its identity (run.json), then config.toml.
 
-    An existing run.json is kept unless ``replace``. Raises XmdptError if ``out`` has other content;
-    ``kind`` names what it should hold.
+    An existing run.json is kept unless ``replace``. Call ``check_content`` first.
     """
-    check_content(out, kind)
     record = out / RUN
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
@@ -135,10 +135,13 @@ def open_folder(
 
 
 def check_content(out: Path, kind: str) -> None:
-    """XmdptError if ``out`` has other content than a training; ``kind`` names what it should
-    hold."""
-    if not (out / RUN).is_file() and set(content(out)) - _UNFINISHED:
+    """XmdptError if ``out`` has other content than a training of this ``kind`` (``KINDS``)."""
+    record = records.read_if_there(dict[str, Any], out / RUN)
+    if record is None and set(content(out)) - _UNFINISHED:
         raise XmdptError(f"{out} is not empty and holds no {kind}", "choose another --out")
+    held = next((name for key, name in KINDS.items() if record and key in record), kind)
+    if held != kind:
+        raise XmdptError(f"{out} holds a {held}, not a {kind}", "choose another --out")
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:

@@ -22,7 +22,14 @@ from xmdpt_cli.encoders.decoder import Decoder
 from xmdpt_cli.encoders.weights import Origin, mark_toy, state_sha256
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import apply_umask, unfinished, write_text, writing
-from xmdpt_cli.training.run_folder import RUN, check_content, differences, open_folder, other_run
+from xmdpt_cli.training.run_folder import (
+    KINDS,
+    RUN,
+    check_content,
+    differences,
+    open_folder,
+    other_run,
+)
 from xmdpt_cli.utils import records
 from xmdpt_cli.vae_training.config import VaeConfig
 
@@ -31,7 +38,7 @@ _OLD_STATE = "state.safetensors"  # of an earlier format
 _PART = ".vae.part"
 _WEIGHTS = "diffusion_pytorch_model*.safetensors"
 _SECTION = "finetune_vae"
-_KIND = "VAE training"
+_KIND = KINDS["settings"]
 # What may differ between a training and its continuation. Epochs follow from the steps.
 _FREE = {"checkpoint_every", "log_every", "epochs"}
 _OF_TINY = {"decoder", "full_share"}  # in the identity of a tiny decoder only
@@ -111,7 +118,7 @@ def identity(
 def start_training(out: Path, this: dict[str, Any], config: VaeConfig) -> None:
     """Make ``out`` the folder of this training or recognise it; XmdptError for anything else."""
     check_training(out, this)
-    open_folder(out, _KIND, this, configuration.dump(_SECTION, config))
+    open_folder(out, this, configuration.dump(_SECTION, config))
 
 
 def check_training(out: Path, this: Mapping[str, Any]) -> None:
@@ -121,6 +128,7 @@ def check_training(out: Path, this: Mapping[str, Any]) -> None:
             f"{out} holds a VAE training of an earlier version ({_OLD_STATE})",
             "choose another --out",
         )
+    check_content(out, _KIND)
     before = records.read_if_there(_Started, out / RUN)
     if before is not None:
         differs = differences(before["settings"], this["settings"])
@@ -130,7 +138,6 @@ def check_training(out: Path, this: Mapping[str, Any]) -> None:
         if differs:
             hint = "choose another --out, or give the same settings to resume"
             raise other_run(out, _KIND, differs, hint)
-    check_content(out, _KIND)
 
 
 def finished(out: Path) -> dict[str, Any] | None:
