@@ -111,13 +111,15 @@ def complete_preset(prefix: str) -> list[str]:
 
 def preset_of(command: str, name: str) -> str:
     """The TOML text of a command's preset. Raises ConfigError for one of another command."""
-    own = [one for one in presets() if command in parse_toml(preset_text(one), one)]
-    if name in own:
-        return preset_text(name)
     message = f"no such preset: {name!r}"
     if name in presets():
-        others = " and ".join(f"xmdpt {table}" for table in parse_toml(preset_text(name), name))
+        text = preset_text(name)
+        tables = parse_toml(text, name)
+        if command in tables:
+            return text
+        others = " and ".join(f"xmdpt {table}" for table in tables)
         message = f"preset {name} is not of this command: it sets options of {others}"
+    own = [one for one in presets() if command in parse_toml(preset_text(one), one)]
     raise ConfigError(
         message, f"presets of xmdpt {command}: {', '.join(own)}; xmdpt presets describes them"
     )
