@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from xmdpt_cli.config import dump, presets, resolve
+from xmdpt_cli import config as configuration
+from xmdpt_cli.config import differing, dump, presets, resolve
 from xmdpt_cli.distillation.config import DistillConfig
 from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.training.config import TrainConfig
@@ -110,13 +112,96 @@ def test_paper_presets_equal_the_paper(size: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in presets() if "distill" not in name])
-def test_every_paper_preset_swaps_by_batch_and_every_mdtv2_preset_clips(name: str) -> None:
+def test_paper_presets_swap_by_batch_and_mdtv2_presets_clip(name: str) -> None:
     recipe = resolve(TrainConfig, "train", {}, preset=name)
     assert (recipe.swap_by == "batch") == name.startswith("paper/")
-    assert recipe.max_grad_norm == (1.0 if name.startswith("mdtv2/") else 0.0)
+    clipped = name.startswith("mdtv2/") or name == "demo/vector-64"
+    assert recipe.max_grad_norm == (1.0 if clipped else 0.0)
 
 
 def test_the_error_of_an_unknown_preset_lists_all() -> None:
     with pytest.raises(ConfigError) as caught:
         resolve(TrainConfig, "train", {}, preset="paper/XXL")
     assert "paper/S-256" in caught.value.hint
+
+
+PAPER = {
+    "resolution": 256,
+    "source_encoder": "dinov2-giant",
+    "pose_encoder": "dinov2-base",
+    "swap_by": "batch",
+}
+PAPER_512 = {**PAPER, "resolution": 512, "steps": 1_000_000, "batch_size": 10}
+#: preset -> its differences from the defaults, with the bases written out
+SETTINGS: dict[str, dict[str, Any]] = {
+    "S-256": PAPER,
+    "B-256": {**PAPER, "size": "B"},
+    "L-256": {**PAPER, "size": "L"},
+    "XL-256": {**PAPER, "size": "XL"},
+    "S-512": PAPER_512,
+    "B-512": {**PAPER_512, "size": "B"},
+    "L-512": {**PAPER_512, "size": "L"},
+    "table2a-mdt": {**PAPER, "predictor": "self"},
+    "table2a-mipnet": PAPER,
+    "table2a-plain": {**PAPER, "predictor": "none"},
+    "table2b-r10": {**PAPER, "mask_ratio": 0.1},
+    "table2b-r30": PAPER,
+    "table2b-r50": {**PAPER, "mask_ratio": 0.5},
+    "table2b-r70": {**PAPER, "mask_ratio": 0.7},
+    "table2c-pose-B": PAPER,
+    "table2c-pose-G": {**PAPER, "pose_encoder": "dinov2-giant"},
+    "table2c-pose-S": {**PAPER, "pose_encoder": "dinov2-small"},
+    "table2c-source-B": {**PAPER, "source_encoder": "dinov2-base"},
+    "table2c-source-G": PAPER,
+    "table2c-source-S": {**PAPER, "source_encoder": "dinov2-small"},
+    "table2d-cross": {**PAPER, "predictor": "cross"},
+    "table2d-cross-self": {**PAPER, "predictor": "cross-self"},
+    "table2d-self": {**PAPER, "predictor": "self"},
+    "table2d-self-cross": PAPER,
+    "table2e-add": PAPER,
+    "table2e-concat": {**PAPER, "aggregation": "concat"},
+    "table2e-mlp": {**PAPER, "aggregation": "mlp"},
+    "table2e-vG": {**PAPER, "condition_parts": "global"},
+    "table2e-vG-vP": {**PAPER, "condition_parts": "global+pose"},
+    "table2e-vL": {**PAPER, "condition_parts": "local"},
+    "table2e-vL-vG": {**PAPER, "condition_parts": "local+global"},
+    "table2e-vL-vG-vP": PAPER,
+    "table2e-vL-vP": {**PAPER, "condition_parts": "local+pose"},
+    "table2e-vP": {**PAPER, "condition_parts": "pose"},
+}
+
+
+@pytest.mark.parametrize("name", [n for n in presets() if n.startswith("paper/")])
+def test_paper_presets_with_their_bases(name: str) -> None:
+    found = differing(resolve(TrainConfig, "train", {}, preset=name))
+    assert {key: value for key, (value, _) in found.items()} == SETTINGS[name[len("paper/") :]]
+
+
+def test_a_file_inherits_from_its_base_and_overrides_it(tmp_path: Path) -> None:
+    text = 'base = "paper/L-512"\n[train]\nsteps = 7\n'
+    found = resolve(TrainConfig, "train", {"size": "B"}, file=write(tmp_path / "a.toml", text))
+    assert (found.size, found.steps, found.batch_size, found.swap_by) == ("B", 7, 10, "batch")
+    with pytest.raises(ConfigError, match=r"has a base, paper/L-512: .* --preset demo/tokens-64"):
+        resolve(TrainConfig, "train", {}, file=tmp_path / "a.toml", preset="demo/tokens-64")
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ('base = "paper/XXL"', r"a\.toml: base: no such preset: 'paper/XXL'"),
+        ('base = "distill/4-steps"', r"a\.toml: base: preset distill/4-steps is not of this"),
+        ("base = 3", "base must be the name of a preset, not 3"),
+        ('[train]\nbase = "paper/S-256"', "base is no setting of the table"),
+    ],
+)
+def test_errors_of_a_base_are_named(tmp_path: Path, text: str, named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        resolve(TrainConfig, "train", {}, file=write(tmp_path / "a.toml", text + "\n"))
+
+
+def test_presets_that_inherit_from_each_other_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = {name: f'base = "{base}"\n[train]\n' for name, base in ("ab", "bc", "cb")}
+    monkeypatch.setattr(configuration, "presets", lambda: sorted(texts))
+    monkeypatch.setattr(configuration, "preset_text", texts.__getitem__)
+    with pytest.raises(ConfigError, match="c: base 'b' is a cycle: a -> b -> c -> b"):
+        resolve(TrainConfig, "train", {}, preset="a")

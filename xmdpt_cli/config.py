@@ -2,7 +2,8 @@
 
 flag > environment > ``--config FILE.toml`` > ``--preset`` > default. The environment
 (``XMDPT_TRAIN_STEPS=...``) is read by the command line, as flags are. A TOML file has one table a
-command (``[train]``); a key that is not a field is an error by name.
+command (``[train]``); a key that is not a field is an error by name. ``base = "paper/S-256"`` above
+the table inherits the settings of a preset, which may itself have a base.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import sys
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from xmdpt_cli.errors import ConfigError
 
@@ -64,15 +65,65 @@ def resolve(
     file: Path | None = None,
     preset: str | None = None,
 ) -> T:
-    """Build ``kind`` from every layer; ``flags`` that are None were not given."""
+    """Build ``kind`` from every layer; ``flags`` that are None were not given.
+
+    Raises ConfigError by name, also for a preset together with a file that has a base.
+    """
     values: dict[str, Any] = {}
-    if preset is not None:
-        values.update(_section(kind, section, preset_of(section, preset), f"preset {preset}"))
-    if file is not None:
-        values.update(_section(kind, section, read_toml(file), str(file)))
+    for layer in layers(kind, section, file=file, preset=preset):
+        values.update(layer.values)
     given = {k: v for k, v in flags.items() if v is not None}
     values.update({k: _typed(kind, k, v, f"--{k.replace('_', '-')}") for k, v in given.items()})
     return kind(**values)
+
+
+class Layer(NamedTuple):
+    """The settings that one preset or file sets itself."""
+
+    where: str  # name of the preset, or path of the file
+    values: dict[str, Any]
+
+
+def layers(
+    kind: type[Any], section: str, *, file: Path | None = None, preset: str | None = None
+) -> list[Layer]:
+    """The preset and the file with their bases; a later layer overrides an earlier one.
+
+    Raises ConfigError.
+    """
+    found: list[Layer] = []
+    if preset is not None:
+        found = _with_bases(kind, section, preset_of(section, preset), preset)
+    if file is not None:
+        own = _with_bases(kind, section, read_toml(file), str(file))
+        if found and len(own) > 1:
+            raise ConfigError(
+                f"{file} has a base, {own[-2].where}: it cannot be used with --preset {preset}",
+                "leave out --preset, or the line with the base",
+            )
+        found += own
+    return found
+
+
+def _with_bases(kind: type[Any], section: str, text: str, where: str) -> list[Layer]:
+    """The layer of a TOML text, after those of its bases."""
+    found: list[Layer] = []
+    while True:
+        document = parse_toml(text, where)
+        base = document.pop("base", None)
+        found.insert(0, Layer(where, _section(kind, section, document, where)))
+        if base is None:
+            return found
+        example = 'for example base = "paper/S-256"'
+        if not isinstance(base, str):
+            raise ConfigError(f"{where}: base must be the name of a preset, not {base!r}", example)
+        if base in [layer.where for layer in found]:
+            chain = " -> ".join([*(layer.where for layer in reversed(found)), base])
+            raise ConfigError(f"{where}: base {base!r} is a cycle: {chain}", example)
+        try:
+            text, where = preset_of(section, base), base
+        except ConfigError as err:
+            raise ConfigError(f"{where}: base: {err.message}", err.hint) from None
 
 
 def differing(config: Any) -> dict[str, tuple[Any, Any]]:
@@ -117,7 +168,7 @@ def preset_of(command: str, name: str) -> str:
         tables = parse_toml(text, name)
         if command in tables:
             return text
-        others = " and ".join(f"xmdpt {table}" for table in tables)
+        others = " and ".join(f"xmdpt {table}" for table in tables if table != "base")
         message = f"preset {name} is not of this command: it sets options of {others}"
     own = [one for one in presets() if command in parse_toml(preset_text(one), one)]
     raise ConfigError(
@@ -157,8 +208,7 @@ def parse_toml(text: str, where: str) -> dict[str, Any]:
         raise ConfigError(f"{where} is not valid TOML: {err}") from None
 
 
-def _section(kind: type[Any], section: str, text: str, where: str) -> dict[str, Any]:
-    document = parse_toml(text, where)
+def _section(kind: type[Any], section: str, document: dict[str, Any], where: str) -> dict[str, Any]:
     unknown = sorted(set(document) - {section})
     if unknown:
         raise ConfigError(
@@ -167,6 +217,11 @@ def _section(kind: type[Any], section: str, text: str, where: str) -> dict[str, 
     table = document.get(section, {})
     if not isinstance(table, dict):
         raise ConfigError(f"{where}: {section!r} must be a table", f"write [{section}]")
+    if "base" in table:
+        raise ConfigError(
+            f"{where}, [{section}]: base is no setting of the table",
+            f"write the line above [{section}]",
+        )
     return {k: _typed(kind, k, v, f"{where}, [{section}] {k}") for k, v in table.items()}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -124,8 +125,6 @@ def test_a_variable_takes_precedence_over_a_preset(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """flag > environment > file > preset: the settings of a dry run tell."""
-    import json
-
     monkeypatch.setenv("XMDPT_SYNTH_HEIGHT", "64")
     assert run(["synth", "--people", "2", "--test-people", "1"]) == 0
     toy = ["--encoders", "toy", "--size", "32", "--vae-steps", "2"]
@@ -151,6 +150,14 @@ def test_presets_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> Non
     shown = capsys.readouterr().out
     assert "batch_size = 10" in shown
     assert "xmdpt train --preset paper/S-512" in shown
+    # a preset with a base: each value, with the preset that sets it
+    lines = [" ".join(line.split()) for line in shown.splitlines()]
+    assert "batch_size = 10 # paper/S-512" in lines
+    assert 'swap_by = "batch" # paper/S-256' in lines
+    assert run(["presets", "paper/L-512", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["settings"]["steps"] == 1_000_000
+    assert (told["set_by"]["size"], told["set_by"]["steps"]) == ("paper/L-512", "paper/S-512")
     assert run(["presets", "distill/4-steps"]) == 0
     assert "distill with it: xmdpt distill --preset distill/4-steps" in capsys.readouterr().out
     assert run(["presets", "paper/XXL"]) == 2

@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 import shutil
 import textwrap
-from typing import Annotated
+from typing import Annotated, Any
 
+import tomli_w
 import typer
 
 from xmdpt_cli.cli.console import WIDEST, Talk
 from xmdpt_cli.cli.help import panels
 from xmdpt_cli.cli.options import AsJson
-from xmdpt_cli.config import complete_preset, differing, parse_toml, preset_text, resolve
+from xmdpt_cli.config import complete_preset, differing, layers, parse_toml, preset_text, resolve
 from xmdpt_cli.config import presets as preset_names
 from xmdpt_cli.distillation.config import DistillConfig
 from xmdpt_cli.training.config import TrainConfig
@@ -31,7 +32,8 @@ def presets(
 ) -> None:
     """List the presets of train and distill, or show one.
 
-    A preset is a TOML file: copy it, change it, and use it with --config FILE.
+    A preset is a TOML file: copy it, change it, and use it with --config FILE. It inherits the
+    settings of its base, if it names one; so does your file with a line base = "NAME" at the top.
     """
     talk = Talk(as_json)
     if name is None:
@@ -40,20 +42,40 @@ def presets(
         lines += ["", "show one, with the command that uses it: xmdpt presets NAME"]
         talk.result({"presets": found}, text="\n".join(lines))
         return
-    text = preset_text(name)
-    command, recipe = _recipe(name)
-    changed = {key: value for key, (value, _) in differing(recipe).items()}
+    text = preset_text(name).strip()
+    kind, command = _kind(name)
+    changed = {
+        key: value for key, (value, _) in differing(resolve(kind, command, {}, preset=name)).items()
+    }
+    origins = _origins(kind, command, name)
+    if set(origins.values()) != {name}:
+        text += f"\n\nwith its base, the settings that differ from the defaults:\n{_table(changed, origins)}"
     talk.result(
-        {"preset": name, "about": _about(name), "settings": changed},
-        text=f"{text.strip()}\n\n{command} with it: xmdpt {command} --preset {name}",
+        {"preset": name, "about": _about(name), "settings": changed, "set_by": origins},
+        text=f"{text}\n\n{command} with it: xmdpt {command} --preset {name}",
     )
 
 
-def _recipe(name: str) -> tuple[str, object]:
-    """The command of a preset, and its settings."""
+def _kind(name: str) -> tuple[type[Any], str]:
+    """The settings that a preset is of, and their command."""
     if "distill" in parse_toml(preset_text(name), name):
-        return "distill", resolve(DistillConfig, "distill", {}, preset=name)
-    return "train", resolve(TrainConfig, "train", {}, preset=name)
+        return DistillConfig, "distill"
+    return TrainConfig, "train"
+
+
+def _origins(kind: type[Any], command: str, name: str) -> dict[str, str]:
+    """Setting -> the preset that sets it: this one, or one of its bases."""
+    found = layers(kind, command, preset=name)
+    return {key: layer.where for layer in found for key in layer.values}
+
+
+def _table(settings: dict[str, Any], origins: dict[str, str]) -> str:
+    """TOML lines, each with the preset that sets its value."""
+    lines = [tomli_w.dumps({key: value}).strip() for key, value in settings.items()]
+    width = max(map(len, lines))
+    return "\n".join(
+        f"{line:{width}}  # {origins[key]}" for line, key in zip(lines, settings, strict=True)
+    )
 
 
 def _about(name: str) -> str:
