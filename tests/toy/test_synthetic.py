@@ -14,7 +14,8 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.toy.people.figure import Rendering, render_person
-from xmdpt_cli.toy.people.person import Cloth, Person, make_person
+from xmdpt_cli.toy.people.outfit import Cloth
+from xmdpt_cli.toy.people.person import Person, make_person
 from xmdpt_cli.toy.people.pose import Arm, Leg, Pose, make_pose
 from xmdpt_cli.toy.people.views import render_view, views_of
 from xmdpt_cli.toy.synthetic import make_synthetic, views_in
@@ -193,6 +194,38 @@ def test_clothes_have_the_same_colour_in_all_views() -> None:
     assert max(np.abs(view - wanted).max() for view in views) < 20
 
 
+@pytest.mark.parametrize("yaw", [0, 30, 180])
+def test_the_side_towards_the_light_is_brighter(yaw: float) -> None:
+    def sides(light: float) -> tuple[float, float]:
+        rendering = render_person(dressed("plain"), standing(yaw), light=light)
+        neck, hips = rendering.keypoints[NECK], rendering.keypoints[[RHIP, LHIP]].mean(axis=0)
+        x, y = (0.5 * neck + 0.5 * hips).astype(int)
+        red = rendering.image[y - 10 : y + 11, :, 0].astype(float)
+        return red[:, x - 11 : x - 5].mean(), red[:, x + 6 : x + 12].mean()
+
+    for light in (0.1, 0.18):
+        left, right = sides(-light)
+        assert left > right + 5
+        left, right = sides(light)
+        assert right > left + 5
+
+
+@pytest.mark.parametrize("height", [64, 128, 256])
+def test_white_clothes_stand_out_from_the_lightest_background(height: int) -> None:
+    white = Cloth("plain", (0.95, 0.95, 0.94), (0.1, 0.1, 0.1), period=0.05, motif=0)
+    person = replace(dressed("plain"), top=white)
+    rendering = render_person(person, standing(0), height=height, background=0.97, light=0.07)
+    neck, hips = rendering.keypoints[NECK], rendering.keypoints[[RHIP, LHIP]].mean(axis=0)
+    top, bottom = (0.7 * neck + 0.3 * hips)[1], (0.3 * neck + 0.7 * hips)[1]
+    rows = slice(int(top), int(bottom))
+    image = rendering.image[rows].astype(float).mean(axis=2)
+    # the darkest pixel of each row, at either side of the torso, and the torso as a whole
+    half = image.shape[1] // 2
+    assert np.median(image[:, :half].min(axis=1)) < 0.97 * 255 - 35
+    assert np.median(image[:, half:].min(axis=1)) < 0.97 * 255 - 35
+    assert image[rendering.silhouette[rows]].mean() < 0.97 * 255 - 12
+
+
 # --- the task ---------------------------------------------------------------------
 
 
@@ -217,9 +250,18 @@ def test_people_differ() -> None:
     assert {p.bottom_kind for p in people} == {"dress", "trousers", "skirt", "shorts"}
     assert len({p.top.pattern for p in people}) >= 5
     assert len({p.hair_style for p in people}) >= 5
-    hues = [np.argmax(p.top.colour) for p in people]
-    assert min(np.bincount(hues, minlength=3)) >= 4
+    assert len({p.fringe for p in people}) >= 3
+    assert {p.beard > 0 for p in people if not p.woman} == {True, False}
+    assert not any(p.beard for p in people if p.woman)
     assert make_person(3) == make_person(3) != make_person(4)
+
+
+def test_clothes_are_mostly_plain_colours_and_some_are_white() -> None:
+    tops = np.array([make_person([2, i]).top.colour for i in range(400)])
+    assert (tops.min(axis=1) > 0.85).mean() >= 0.08
+    assert (tops.max(axis=1) < 0.25).mean() >= 0.08
+    saturation = 1 - tops.min(axis=1) / tops.max(axis=1)
+    assert 0.08 < ((saturation > 0.5) & (tops.max(axis=1) > 0.45)).mean() < 0.35
 
 
 def test_poses_cover_their_views() -> None:

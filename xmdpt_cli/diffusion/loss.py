@@ -67,12 +67,12 @@ def training_loss(
     """
     weight = schedule.weight(weighting, timesteps)
     mse, vb = loss_terms(out, latents, noise, timesteps, schedule)
-    total = (weight * mse + vb).mean()
+    total = _mean(weight * mse, vb)
     masked_mse = masked_vb = cosine = None
     if masked_out is not None:
         assert masked_noise is not None
         masked_mse, masked_vb = loss_terms(masked_out, latents, masked_noise, timesteps, schedule)
-        total = total + (weight * masked_mse + masked_vb).mean()  # paper eq. 5
+        total = total + _mean(weight * masked_mse, masked_vb)  # paper eq. 5
     if repa is not None and repa_target is not None:
         # REPA (Yu et al. 2024, eq. 8): mean over tokens of the cosine similarity
         cosine = F.cosine_similarity(repa.float(), repa_target.float(), dim=-1).mean(dim=1)
@@ -81,17 +81,27 @@ def training_loss(
     return Losses(total, *(None if row is None else row.detach() for row in rows))  # type: ignore[arg-type]
 
 
+def _mean(mse: Tensor, vb: Tensor | None) -> Tensor:
+    return (mse if vb is None else mse + vb).mean()
+
+
 def loss_terms(
     out: Tensor,
     clean: Tensor,
     noise: Tensor,
     timesteps: Tensor,
     schedule: Schedule = LINEAR,
-) -> tuple[Tensor, Tensor]:
-    """(mse (N,), vb (N,) in bits per dimension) of a prediction ``out`` (N, 2C, h, w); float32."""
+) -> tuple[Tensor, Tensor | None]:
+    """(mse (N,), vb (N,) in bits per dimension) of a prediction ``out`` (N, 2C, h, w); float32.
+
+    vb is None where the schedule has no variational bound: the second half of ``out`` is not
+    trained then.
+    """
     prediction, variance = out.float().chunk(2, dim=1)
     error = prediction - schedule.target(clean, noise, timesteps)
     mse = error.square().flatten(1).mean(dim=1)
+    if not schedule.trains_variance:
+        return mse, None
     # the mean is detached: the bound trains the variance alone (improved DDPM sec. 3.1)
     vb = variational_bound(error.detach(), variance, clean, timesteps, schedule)
     return mse, vb

@@ -27,7 +27,7 @@ from xmdpt_cli.utils.splits import SPLITS
 
 MARK = "MADE_BY_XMDPT.txt"  # written last: marks a complete dataset
 UNFINISHED = MARK + ".part"  # written first: marks an unfinished dataset
-FORMAT = 1  # raised when the images change
+FORMAT = 2  # raised when the images change
 FRAME = (256, 176)  # height and width of the annotation files' frame (DeepFashion's)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from xmdpt_cli.toy.people.outfit import Cloth
 from xmdpt_cli.toy.people.paint import Plane, as_planes, unit
-from xmdpt_cli.toy.people.person import Cloth
 
 
 def _bars(u: Plane, period: float, share: float, pixel: float) -> Plane:
@@ -36,6 +36,20 @@ def motif(u: Plane, v: Plane, kind: int, size: float, pixel: float) -> Plane:
     else:
         inside = np.minimum(1.2 - np.abs(x), 0.28 - np.abs(np.abs(y) - 0.5))
     return np.clip(inside * np.float32(size / pixel) + 0.5, 0.0, 1.0)
+
+
+def folds(cloth: Cloth, u: Plane, v: Plane) -> Plane:
+    """Brightness of soft folds, about 1, at (u around, v along) in body heights."""
+    phase = np.float32(cloth.phase)
+    # bent, as of cloth that hangs; continuous where u wraps around the trunk
+    bend = np.sin(u * np.float32(37.5) + v * np.float32(11.0) + phase)
+    bend *= np.float32(1.5)
+    bend += v * np.float32(46.0)
+    bend -= np.abs(u) * np.float32(34.0)
+    wave = np.sin(bend, out=bend)
+    wave *= np.float32(cloth.crease)
+    wave += np.float32(1.0)
+    return wave
 
 
 def weave(cloth: Cloth, u: Plane, v: Plane, pixel: float, *, front: bool = False) -> Plane:

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xmdpt_cli.images import ImageArray
-from xmdpt_cli.toy.people.head import render_face, render_hair, render_loose_hair
+from xmdpt_cli.toy.people.hair import render_hair, render_locks, render_loose_hair
+from xmdpt_cli.toy.people.head import render_face
 from xmdpt_cli.toy.people.limbs import render_arm
-from xmdpt_cli.toy.people.paint import Canvas
+from xmdpt_cli.toy.people.paint import LIGHT, Canvas, Point
 from xmdpt_cli.toy.people.person import Person
 from xmdpt_cli.toy.people.pose import Pose
 from xmdpt_cli.toy.people.stage import Stage, frame
@@ -31,13 +32,18 @@ class Rendering:
 
 
 def render_person(
-    person: Person, pose: Pose, *, height: int = 256, background: float = 0.93
+    person: Person,
+    pose: Pose,
+    *,
+    height: int = 256,
+    background: float = 0.93,
+    light: float = LIGHT,
 ) -> Rendering:
-    """Render at ``height`` x round(height * 11 / 16) on an even grey."""
+    """Render at ``height`` x round(height * 11 / 16) on an even grey; ``light`` as of Canvas."""
     width = round(height * 11 / 16)
     bones, scale, origin = frame(person, pose, height, width)
     fine = -(-MIN_RENDERED // height)
-    canvas = Canvas(height * fine, width * fine, (background, background, background))
+    canvas = Canvas(height * fine, width * fine, (background, background, background), light)
     stage = Stage(
         canvas, person, pose, bones,
         scale * fine, (origin[0] * fine, origin[1] * fine),
@@ -62,19 +68,29 @@ def render_person(
 
 
 def _shadow(stage: Stage) -> None:
-    """Render a faint shadow on the floor under the feet; it is no part of the silhouette."""
-    ankles = stage.bones.joints[[10, 13]]
+    """Render the shadow on the floor: faint around the person, darker under the feet, away from
+    the light. It is no part of the silhouette."""
+    ankles, scale = stage.bones.joints[[10, 13]], stage.scale
+    away = -0.03 * float(np.sign(stage.canvas.light[0])) * scale
     x, _ = stage.flat(ankles.mean(axis=0))
-    y = stage.flat(ankles[np.argmax(ankles[:, 1])])[1] + 0.030 * stage.scale
-    rx = (0.09 + 0.5 * abs(float(ankles[0, 0] - ankles[1, 0]))) * stage.scale
-    ry = 0.030 * stage.scale
-    window = stage.canvas.window((x - rx, y - ry), (x + rx, y + ry))
+    floor = stage.flat(ankles[np.argmax(ankles[:, 1])])[1] + 0.030 * scale
+    rx = (0.09 + 0.5 * abs(float(ankles[0, 0] - ankles[1, 0]))) * scale
+    _ellipse(stage.canvas, (x + away, floor), (rx, 0.030 * scale), 0.13)
+    for ankle in ankles:
+        x, y = stage.flat(ankle)
+        y = max(y + 0.034 * scale, floor - 0.012 * scale)
+        _ellipse(stage.canvas, (x + 0.3 * away, y), (0.052 * scale, 0.014 * scale), 0.30)
+
+
+def _ellipse(canvas: Canvas, centre: Point, radii: Point, strength: float) -> None:
+    """Darken the canvas in an ellipse, by ``strength`` in its middle."""
+    (x, y), (rx, ry) = centre, radii
+    window = canvas.window((x - rx, y - ry), (x + rx, y + ry))
     if window is not None:
         rows, columns, px, py = window
-        away = ((px - np.float32(x)) / np.float32(rx)) ** 2 + (
-            (py - np.float32(y)) / np.float32(ry)
-        ) ** 2
-        stage.canvas.rgb[:, rows, columns] *= 1.0 - np.float32(0.12) * np.maximum(1.0 - away, 0.0)
+        dx, dy = (px - np.float32(x)) / np.float32(rx), (py - np.float32(y)) / np.float32(ry)
+        share = np.maximum(1.0 - dx * dx - dy * dy, 0.0)
+        canvas.rgb[:, rows, columns] *= 1.0 - np.float32(strength) * share
 
 
 def _paint(stage: Stage) -> None:
@@ -89,12 +105,13 @@ def _paint(stage: Stage) -> None:
         render_loose_hair(stage)
     for d, side in arms:
         if d < 0:
-            render_arm(stage, side)
+            render_arm(stage, side, near=False)
     render_trunk_and_legs(stage)
     render_face(stage)
     if loose and not hair_behind:
         render_loose_hair(stage)
     render_hair(stage)
+    render_locks(stage)
     for d, side in arms:
         if d >= 0:
-            render_arm(stage, side)
+            render_arm(stage, side, near=True)

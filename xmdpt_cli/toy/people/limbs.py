@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from xmdpt_cli.toy.people.cloth import weave
+from xmdpt_cli.toy.people.cloth import folds, weave
+from xmdpt_cli.toy.people.outfit import Cloth
 from xmdpt_cli.toy.people.paint import Field, Plane, Point, limb
-from xmdpt_cli.toy.people.person import Cloth
 from xmdpt_cli.toy.people.stage import FOOT_TILT, Array, Stage
 
 
@@ -21,14 +21,14 @@ def wrap(
     """The colour of the cloth on a shape: u is the angle around it, v the length along it from
     ``start``."""
     v = field.along * np.float32(1.0 / stage.scale) + np.float32(start)
-    if cloth.pattern in ("plain", "gradient", "bands") or (
-        cloth.pattern == "print" and turn is None
-    ):
-        return weave(cloth, v, v, stage.pixel)
     u = np.arcsin(field.across)
     if turn is not None:
-        u = (u - np.float32(turn) + np.float32(np.pi)) % np.float32(2 * np.pi) - np.float32(np.pi)
-    return weave(cloth, u * np.float32(radius), v, stage.pixel, front=turn is not None)
+        u -= np.float32(turn)
+        if abs(turn) > np.pi / 2:  # back into [-pi, pi]
+            round_trip = np.float32(np.copysign(2 * np.pi, turn))
+            np.add(u, round_trip, out=u, where=np.abs(u) > np.float32(np.pi))
+    u *= np.float32(radius)
+    return weave(cloth, u, v, stage.pixel, front=turn is not None) * folds(cloth, u, v)
 
 
 def _chain(points: list[Point], length: float) -> list[Point]:
@@ -49,14 +49,15 @@ def _radii(radii: list[float], length: float, ease: float, scale: float) -> list
     return [(r + ease) * scale for r in cut]
 
 
-def render_arm(stage: Stage, side: int) -> None:
+def render_arm(stage: Stage, side: int, *, near: bool) -> None:
+    """Render the right (0) or left (1) arm; ``near``: in front of the trunk, which it shades."""
     person, scale, g = stage.person, stage.scale, stage.person.body.girth
     shoulder, elbow, wrist = (
         stage.flat(p) for p in stage.bones.joints[2 + 3 * side : 5 + 3 * side]
     )
     radii = [0.0235 * g, 0.020 * g, 0.0145 * g]
-    _hand(stage, elbow, wrist)
     points = [shoulder, elbow, wrist]
+    sleeves = None
     root = 0.055 * scale
     cloth, sleeve, ease = person.top, person.sleeve, 0.004
     if person.jacket is not None:
@@ -64,13 +65,18 @@ def render_arm(stage: Stage, side: int) -> None:
     # below a long sleeve only the wrist is rendered
     bare = (points[1:], radii[1:]) if sleeve > 1.5 else (points, radii)
     field = limb(stage.canvas, bare[0], [r * scale for r in bare[1]])
-    if field is not None:
-        stage.canvas.model(field, person.skin, stage.line, fade=root)
     if sleeve > 0:
         cut = _chain(points, sleeve)
-        field = limb(stage.canvas, cut, _radii(radii, sleeve, ease, scale), flat_end=True)
-        if field is not None:
-            stage.canvas.model(field, wrap(stage, field, cloth, 0.03), stage.line, fade=root)
+        sleeves = limb(stage.canvas, cut, _radii(radii, sleeve, ease, scale), flat_end=True)
+    if near:
+        for shape in (field, sleeves):
+            if shape is not None:
+                stage.canvas.shadow(shape, 0.014 * scale, 0.20)
+    _hand(stage, elbow, wrist)
+    if field is not None:
+        stage.canvas.model(field, person.skin, stage.line, fade=root)
+    if sleeves is not None:
+        stage.canvas.model(sleeves, wrap(stage, sleeves, cloth, 0.03), stage.line, fade=root)
 
 
 def _hand(stage: Stage, elbow: Point, wrist: Point) -> None:

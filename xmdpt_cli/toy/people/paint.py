@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from xmdpt_cli.toy.people.person import Colour
+from xmdpt_cli.toy.people.outfit import Colour
 
 Plane = NDArray[np.float32]  # (h, w) of a window; colours are (3, h, w)
 Point = tuple[float, float]
 SHADE = 0.20  # share by which a limb is darker at its edge than in its middle
-LIGHT = -0.10  # light from the upper left: brightness per unit across
+LIGHT = -0.12  # default of a canvas
 ROOT = 0.06  # share by which a limb is darker where it joins the trunk
 TABLE = 192  # rows of a trunk's profile
 INK = 0.52  # brightness of the contour relative to the colour
@@ -27,7 +27,8 @@ INK = 0.52  # brightness of the contour relative to the colour
 class Field:
     """``inside`` in pixels (> 0 inside), ``across`` in [-1, 1], ``along`` in pixels from A.
 
-    ``edge`` is the distance to that part of the outline which gets a contour.
+    ``edge`` is the distance to that part of the outline which gets a contour. ``lit`` is the
+    brightness that the light adds, as a share of the colour.
     """
 
     rows: slice
@@ -36,6 +37,7 @@ class Field:
     across: Plane
     along: Plane
     edge: Plane
+    lit: Plane
 
 
 def as_planes(colour: Plane | Colour) -> Plane:
@@ -52,9 +54,14 @@ def unit(x: Plane) -> Plane:
 
 
 class Canvas:
-    """An image, and the coverage of each pixel by the person, in [0, 1]."""
+    """An image, and the coverage of each pixel by the person, in [0, 1].
 
-    def __init__(self, height: int, width: int, background: Colour) -> None:
+    ``light``: the share by which the lit side of a shape is brighter than its middle; negative if
+    the light comes from the upper left, positive from the upper right.
+    """
+
+    def __init__(self, height: int, width: int, background: Colour, light: float = LIGHT) -> None:
+        self.light = (0.85 * light, -0.55 * abs(light))  # x, y, towards the light
         # planes, not pixels: blending runs over long contiguous rows
         self.rgb = np.empty((3, height, width), np.float32)
         self.rgb[:] = as_planes(background)
@@ -99,10 +106,9 @@ class Canvas:
 
         Both grow in over the first ``fade`` pixels along, so that a limb joins the trunk.
         """
-        across = field.across
-        shade = across * np.float32(-depth)
-        shade += np.float32(LIGHT)
-        shade *= across
+        shade = field.across * field.across
+        shade *= np.float32(-depth)
+        shade += field.lit
         edge = field.edge * np.float32(-1.0 / line)
         edge += np.float32(1.25)
         unit(edge)
@@ -118,6 +124,16 @@ class Canvas:
         edge += np.float32(1.0)
         shade *= edge
         self.put(field, as_planes(colour) * shade, where)
+
+    def shadow(self, field: Field, width: float, strength: float) -> None:
+        """Darken what is already rendered of the person, up to ``width`` pixels around a shape."""
+        share = field.inside * np.float32(1.0 / width)
+        share += 1.0
+        unit(share)
+        share *= self.cover[field.rows, field.columns]
+        share *= np.float32(-strength)
+        share += 1.0
+        self.rgb[:, field.rows, field.columns] *= share
 
 
 def limb(
@@ -138,7 +154,9 @@ def limb(
     rows, columns, x, y = window
     inside: Plane | None = None
     across = along = np.zeros((1, 1), np.float32)
+    slope: Plane | np.float32 = np.float32(0.0)
     travelled = 0.0
+    lx, ly = canvas.light
     for (ax, ay), (bx, by), ra, rb in zip(points, points[1:], radii, radii[1:], strict=False):
         dx, dy = bx - ax, by - ay
         length = max(float(np.hypot(dx, dy)), 1e-3)
@@ -155,21 +173,23 @@ def limb(
         np.sqrt(over, out=over)
         f = radius - over
         s, v = off / radius, walk + np.float32(travelled)
+        glow = np.float32(lx * uy - ly * ux)  # (uy, -ux) points to the side of s = 1
         if flat_end and (bx, by) == points[-1]:
             f = np.minimum(f, np.float32(length) - walk)
         if flat_start and (ax, ay) == points[0]:
             f = np.minimum(f, walk)
         if inside is None:
-            inside, across, along = f, s, v
+            inside, across, along, slope = f, s, v, glow
         else:
             better = f > inside
             inside = np.where(better, f, inside)
             across, along = np.where(better, s, across), np.where(better, v, along)
+            slope = np.where(better, glow, slope)
         travelled += length
     assert inside is not None
     np.maximum(across, -1.0, out=across)
     np.minimum(across, 1.0, out=across)
-    return Field(rows, columns, inside, across, along, inside)
+    return Field(rows, columns, inside, across, along, inside, across * slope)
 
 
 def trunk(
@@ -221,7 +241,8 @@ def trunk(
     inside = np.minimum(np.minimum(sides, hem), waist)
     np.maximum(across, -1.0, out=across)
     np.minimum(across, 1.0, out=across)
-    return Field(rows, columns, inside, across, along, edge)
+    lit = across * np.float32(canvas.light[0] * uy - canvas.light[1] * ux)
+    return Field(rows, columns, inside, across, along, edge, lit)
 
 
 _KERNEL = np.hanning(21)[1:-1] / np.hanning(21)[1:-1].sum()

@@ -6,13 +6,12 @@ in [0, 1].
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-Colour = tuple[float, float, float]
+from xmdpt_cli.toy.people.outfit import Cloth, Colour, cloth_colour, make_cloth, toned
 
 SKINS: tuple[Colour, ...] = (
     (0.98, 0.86, 0.77),
@@ -23,24 +22,19 @@ SKINS: tuple[Colour, ...] = (
     (0.56, 0.37, 0.26),
     (0.42, 0.27, 0.19),
 )
-HAIRS: tuple[Colour, ...] = (
-    (0.10, 0.09, 0.10),
-    (0.24, 0.15, 0.10),
-    (0.40, 0.25, 0.14),
-    (0.58, 0.27, 0.12),
-    (0.86, 0.69, 0.38),
-    (0.66, 0.64, 0.63),
-    (0.72, 0.26, 0.42),
+HAIRS: tuple[tuple[Colour, float], ...] = (  # colour, share of the people
+    ((0.12, 0.11, 0.12), 0.20),  # black
+    ((0.21, 0.14, 0.10), 0.17),  # dark brown
+    ((0.33, 0.20, 0.12), 0.15),  # brown
+    ((0.46, 0.31, 0.19), 0.12),  # light brown
+    ((0.53, 0.24, 0.11), 0.08),  # auburn
+    ((0.70, 0.36, 0.16), 0.05),  # red
+    ((0.66, 0.51, 0.31), 0.09),  # dark blond
+    ((0.86, 0.72, 0.45), 0.07),  # blond
+    ((0.66, 0.65, 0.64), 0.05),  # grey
+    ((0.72, 0.30, 0.44), 0.02),  # dyed
 )
-NEUTRALS: tuple[Colour, ...] = (
-    (0.95, 0.95, 0.94),
-    (0.13, 0.13, 0.15),
-    (0.46, 0.47, 0.50),
-    (0.78, 0.69, 0.56),
-    (0.12, 0.18, 0.36),
-)
-PATTERNS = ("plain", "bands", "pinstripes", "plaid", "dots", "print", "gradient", "diagonal")
-PATTERN_ODDS = (0.40, 0.13, 0.09, 0.10, 0.10, 0.09, 0.05, 0.04)
+FRINGES = ("swept", "full", "curtain", "back")
 
 
 @dataclass(frozen=True)
@@ -61,17 +55,6 @@ class Body:
 
 
 @dataclass(frozen=True)
-class Cloth:
-    """A texture in body coordinates; ``period`` in body heights."""
-
-    pattern: str
-    colour: Colour
-    second: Colour
-    period: float
-    motif: int
-
-
-@dataclass(frozen=True)
 class Person:
     """The properties of a person that are the same in all views."""
 
@@ -80,6 +63,11 @@ class Person:
     skin: Colour
     hair: Colour
     hair_style: str  # short, crop, bob, long, ponytail, bun, afro
+    fringe: str  # one of FRINGES
+    parting: float  # -1 to 1: the side to which the hair is swept, and how far
+    curl: float  # 0 straight, 1 curly
+    strands: float  # radians: the places of the strands
+    beard: float  # share of its colour that covers the skin, 0 without
     top: Cloth
     sleeve: float  # 0 none .. 1 elbow .. 2 wrist
     neckline: str  # round, vee, boat
@@ -106,35 +94,17 @@ class Person:
         return names[self.bottom_kind]
 
 
-def _colour(rng: np.random.Generator, hue: float) -> Colour:
-    """A saturated colour of that hue for clothes, or sometimes a neutral one."""
-    if rng.random() < 0.16:
-        return NEUTRALS[int(rng.integers(len(NEUTRALS)))]
-    saturation, value = rng.uniform(0.58, 0.95), rng.uniform(0.50, 0.95)
-    return colorsys.hsv_to_rgb(hue % 1.0, float(saturation), float(value))
+def _hair(rng: np.random.Generator) -> Colour:
+    return HAIRS[int(rng.choice(len(HAIRS), p=[share for _, share in HAIRS]))][0]
 
 
-def _second(rng: np.random.Generator, first: Colour, hue: float) -> Colour:
-    """A colour for the pattern with contrast to the ground: light on dark, or another hue."""
-    light = 0.3 * first[0] + 0.6 * first[1] + 0.1 * first[2]
-    if rng.random() < 0.6:
-        return NEUTRALS[0] if light < 0.6 else NEUTRALS[int(rng.choice((1, 4)))]
-    value = 0.95 if light < 0.5 else 0.38
-    return colorsys.hsv_to_rgb((hue + float(rng.uniform(0.3, 0.7))) % 1.0, 0.75, value)
-
-
-def _cloth(rng: np.random.Generator, hue: float, printed: bool = True) -> Cloth:
-    pattern = str(rng.choice(PATTERNS, p=PATTERN_ODDS))
-    if pattern == "print" and not printed:
-        pattern = "plain"
-    colour = _colour(rng, hue)
-    return Cloth(
-        pattern=pattern,
-        colour=colour,
-        second=_second(rng, colour, hue),
-        period=float(rng.uniform(0.028, 0.058)),
-        motif=int(rng.integers(4)),
-    )
+def _fringe(rng: np.random.Generator, woman: bool, style: str) -> str:
+    """The front edge of the hair; hair that is tied back has no curtain."""
+    if style in ("bun", "ponytail"):
+        odds = (0.3, 0.25, 0.0, 0.45)
+    else:
+        odds = (0.36, 0.26, 0.32, 0.06) if woman else (0.5, 0.16, 0.08, 0.26)
+    return str(rng.choice(FRINGES, p=odds))
 
 
 def _body(rng: np.random.Generator, woman: bool) -> Body:
@@ -170,8 +140,9 @@ def make_person(seed: int | Sequence[int], *, plain: bool = False) -> Person:
     other = hue + float(rng.uniform(0.2, 0.8))
     kinds = ("dress", "trousers", "skirt", "shorts") if woman else ("trousers", "shorts")
     kind = str(rng.choice(kinds, p=(0.3, 0.3, 0.24, 0.16) if woman else (0.68, 0.32)))
-    top = _cloth(rng, hue)
-    bottom = top if kind == "dress" else _cloth(rng, other, printed=False)
+    top = make_cloth(rng, hue)
+    jeans = kind in ("trousers", "shorts") and bool(rng.random() < 0.3)
+    bottom = top if kind == "dress" else make_cloth(rng, other, printed=False, jeans=jeans)
     lengths = {"trousers": (1.75, 1.98), "shorts": (0.45, 0.85)}
     length = float(rng.uniform(*lengths.get(kind, (0.62, 1.5))))
     sleeves = ((0.0, 0.0), (0.45, 0.75), (1.0, 1.2), (1.85, 1.95))
@@ -183,13 +154,19 @@ def make_person(seed: int | Sequence[int], *, plain: bool = False) -> Person:
         ("long", "bob", "ponytail", "bun", "short", "afro") if woman else ("short", "crop", "afro")
     )
     style_odds = (0.36, 0.2, 0.17, 0.13, 0.08, 0.06) if woman else (0.6, 0.28, 0.12)
+    style = str(rng.choice(styles, p=style_odds))
     wears_jacket = kind != "dress" and bool(rng.random() < 0.16)
     person = Person(
         woman=woman,
         body=_body(rng, woman),
         skin=(min(1.0, shade[0] * tone), min(1.0, shade[1] * tone), min(1.0, shade[2] * tone)),
-        hair=HAIRS[int(rng.choice(len(HAIRS), p=(0.26, 0.24, 0.16, 0.1, 0.14, 0.06, 0.04)))],
-        hair_style=str(rng.choice(styles, p=style_odds)),
+        hair=toned(_hair(rng), float(rng.uniform(0.85, 1.15))),
+        hair_style=style,
+        fringe=_fringe(rng, woman, style),
+        parting=float(rng.uniform(0.3, 1.0)) * (1.0 if rng.random() < 0.5 else -1.0),
+        curl=float(rng.uniform(0.0, 1.0)),
+        strands=float(rng.uniform(0.0, 2 * np.pi)),
+        beard=float(rng.uniform(0.3, 0.9)) if not woman and rng.random() < 0.38 else 0.0,
         top=top,
         sleeve=sleeve,
         neckline=str(rng.choice(("round", "vee", "boat"), p=(0.5, 0.28, 0.22))),
@@ -199,8 +176,8 @@ def make_person(seed: int | Sequence[int], *, plain: bool = False) -> Person:
         bottom_kind=kind,
         bottom_length=length,
         flare=float(rng.uniform(0.0, 1.0)),
-        jacket=_cloth(rng, other + 0.33, printed=False) if wears_jacket else None,
-        shoes=_colour(rng, float(rng.random())),
+        jacket=make_cloth(rng, other + 0.33, printed=False) if wears_jacket else None,
+        shoes=cloth_colour(rng, float(rng.random())),
         boot=float(rng.uniform(0.3, 0.6)) if rng.random() < 0.2 else 0.0,
     )
     if not plain:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from xmdpt_cli.toy.people.limbs import leg_radii, render_leg, wrap
-from xmdpt_cli.toy.people.paint import Field, Plane, trunk
-from xmdpt_cli.toy.people.person import Cloth
+from xmdpt_cli.toy.people.outfit import Cloth
+from xmdpt_cli.toy.people.paint import Field, Plane, as_planes, trunk
 from xmdpt_cli.toy.people.stage import LEVELS, TEXTURE_RADIUS, Stage, profile
 
 
@@ -15,7 +15,10 @@ def render_trunk_and_legs(stage: Stage) -> None:
     person, joints = stage.person, stage.bones.joints
     skin = _torso(stage, -0.30, 0.3, 0.0, 0.0, "")
     if skin is not None:
-        stage.canvas.model(skin[0], person.skin, stage.line)
+        # the head's shadow on the neck
+        below = np.clip(-0.015 - skin[0].along * np.float32(1.0 / stage.scale), 0.0, 0.03)
+        colour = as_planes(person.skin) * (1.0 - below * np.float32(8.0))
+        stage.canvas.model(skin[0], colour, stage.line)
     under = person.tucked or person.bottom_kind == "dress"
     depth = [(float(joints[i, 2] + joints[i + 1, 2]), side) for side, i in ((0, 9), (1, 12))]
     if person.bottom_kind in ("trousers", "shorts"):

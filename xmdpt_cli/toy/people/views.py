@@ -21,6 +21,7 @@ class View:
     person: Person
     pose: Pose
     background: float
+    light: float  # strength; negative from the upper left, positive from the upper right
     path: str  # img_highres/WOMEN/Dresses/id_00000001/01_1_front.jpg
     name: str  # fashionWOMENDressesid0000000101_1front.jpg
 
@@ -39,15 +40,20 @@ def views_of(
     others = np.sort(rng.permutation(np.arange(1, len(VIEWS)))[: views - 1])
     sex, item = "WOMEN" if person.woman else "MEN", f"{FIRST_ID[split] + index:08d}"
     background = float(rng.uniform(0.87, 0.97))
+    studio = np.random.Generator(np.random.PCG64(np.random.SeedSequence([*key, 2])))
+    light = float(studio.uniform(0.07, 0.18)) * (1.0 if studio.random() < 0.5 else -1.0)
     out = []
     for view in (VIEWS[0], *(VIEWS[int(i)] for i in others)):
         path = f"img_highres/{sex}/{person.category}/id_{item}/01_{view}.jpg"
         name = f"fashion{sex}{person.category}id{item}01_{view.replace('_', '')}.jpg"
         shade = background + float(rng.uniform(-0.012, 0.012))
-        out.append(View(person, make_pose(rng, view, full_body=plain), shade, path, name))
+        pose = make_pose(rng, view, full_body=plain)
+        out.append(View(person, pose, shade, light, path, name))
     return out
 
 
 def render_view(view: View, *, height: int = 256) -> Rendering:
     """The image of a view before JPEG compression, with its exact keypoints and silhouette."""
-    return render_person(view.person, view.pose, height=height, background=view.background)
+    return render_person(
+        view.person, view.pose, height=height, background=view.background, light=view.light
+    )
