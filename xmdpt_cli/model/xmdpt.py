@@ -335,7 +335,7 @@ class XMDPT(
 
     @classmethod
     def from_size(cls, size: str, **overrides: Any) -> XMDPT:
-        """``XMDPT.from_size("S", latent_size=64)``: "tiny", "S", "B", "L" or "XL", the rest as in
+        """``XMDPT.from_size("S", latent_size=64)``: "tiny", "mini", "S", "B", "L" or "XL", the rest as in
         ``__init__``. ConfigError for another size."""
         if size not in SIZES:
             raise ConfigError(f"no such size: {size!r}", f"choose one of {', '.join(SIZES)}")
