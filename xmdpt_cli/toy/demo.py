@@ -45,6 +45,7 @@ class Scale:
 
 MINUTES = Scale()
 
+
 def run_demo(
     out: Path,
     recipe: TrainConfig,
