@@ -42,7 +42,7 @@ from xmdpt_cli.training.config import TrainConfig
     {
         "Run": "data data-cache out preset config force dry-run seed",
         "Model": "size resolution source-encoder pose-encoder conditioning condition-parts "
-        "aggregation predictor mask-ratio mask-span backbone decode-layers",
+        "aggregation predictor mask-ratio mask-span backbone decode-layers positions qk-norm",
         "Loss": "prediction schedule loss-weighting masked-noise repa-weight repa-layer "
         "contrastive-weight model-guidance timestep-sampling timestep-power logit-mean logit-std "
         "cond-drop-prob",

@@ -52,6 +52,12 @@ class ModelConfig:
     decode_layers: int = option(
         0, "Number of blocks after the predictor; 0: 2, for mdtv2 6 (S) or 4."
     )
+    positions: str = option(
+        "bias",
+        "Positions in attention; bias: published, a learned bias by offset, rope: rotary.",
+        choices=("bias", "rope"),
+    )
+    qk_norm: bool = option(False, "Normalise queries and keys in attention (RMSNorm).")
 
 
 @dataclass(frozen=True)
