@@ -80,9 +80,9 @@ def test_a_solver_converges_at_its_order(solver: str) -> None:
 
 @pytest.mark.parametrize("steps", [1, 2, 8, 50, 999, 1000])
 @pytest.mark.parametrize("spacing", ["linspace", "trailing", "logsnr", "angle"])
-@pytest.mark.parametrize("kind", SCHEDULES)
+@pytest.mark.parametrize("kind", [*SCHEDULES, "flow"])
 def test_timesteps_fall(kind: str, spacing: str, steps: int) -> None:
-    times = spaced(spacing, steps, Schedule(kind))
+    times = spaced(spacing, steps, Schedule(kind, "flow" if kind == "flow" else "v"))
     assert len(times) == steps
     assert times[0] == 999
     assert times[-1] >= 0
@@ -137,8 +137,8 @@ def test_the_last_step_of_a_policy_ends_at_its_prediction() -> None:
     assert plan(POLICY, [999, 400], Schedule())[-1].predict == pytest.approx((0.0, 0.0, 1.0))
 
 
-def test_a_policy_of_one_prediction_is_ddim() -> None:
-    schedule = Schedule("cosine", "v")
+@pytest.mark.parametrize("schedule", [Schedule("cosine", "v"), Schedule("flow", "flow")])
+def test_a_policy_of_one_prediction_is_ddim(schedule: Schedule) -> None:
     noise = torch.randn(4, 2, 2, 2, generator=torch.Generator().manual_seed(0)).double()
     network = Gaussian(schedule)
 
@@ -171,9 +171,9 @@ def test_one_step_gives_the_clean_image_seen_from_noise(solver: str, prediction:
     torch.testing.assert_close(out, torch.full_like(out, MEAN), atol=0.01, rtol=0)
 
 
-def test_weights_carry_a_known_image_exactly() -> None:
+@pytest.mark.parametrize("schedule", [Schedule(), Schedule("flow", "flow")])
+def test_weights_carry_a_known_image_exactly(schedule: Schedule) -> None:
     """x_t = alpha x_0 + sigma eps with both known: every solver must stay on that line."""
-    schedule = Schedule()
     clean, eps = 0.7, -1.3
     for solver in (*SOLVERS, POLICY):
         steps = plan(solver, timestep_list(12), schedule)

@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from small_data import logged, same, weights
 from small_teacher import SHORT, make_teacher
 
 from xmdpt_cli.cli.app import run
 from xmdpt_cli.data.dataset import PairDataset
+from xmdpt_cli.diffusion import sample
 from xmdpt_cli.distillation.config import DistillConfig
 from xmdpt_cli.distillation.distill import distill
 from xmdpt_cli.errors import ConfigError, XmdptError
@@ -86,6 +88,23 @@ def test_validation_shows_the_teacher_beside_the_student(finished: Path, data: P
     assert (first[:, :128] == last[:, :128]).all()
     assert (first[:, 128:] != last[:, 128:]).any()
     assert (first[:, 96:128] != first[:, 128:]).any()
+
+
+def test_a_student_of_a_flow_teacher_samples_on_its_path(data: Path, tmp_path: Path) -> None:
+    """One step leads to the x_0 at its end, noise minus the second prediction."""
+    folder = make_teacher(tmp_path / "wise", data, prediction="flow", schedule="flow")
+    config = dataclasses.replace(SHORT, stage="steps", student_steps=1, steps=1)
+    student = Sampler.load(distill(config, folder, data, tmp_path / "run").model)
+    assert (student.schedule.kind, student.schedule.prediction) == ("flow", "flow")
+    model = student.model
+    rng = torch.Generator().manual_seed(0)
+    noise, condition = (
+        torch.randn(2, *shape, generator=rng) for shape in ((4, 8, 8), (model.width,))
+    )
+    found = sample(model, noise, condition, 1, 1.5, solver="policy", schedule=student.schedule)
+    with torch.no_grad():
+        out = model(noise, torch.tensor([999, 999]), condition, cfg_scales=torch.full((2,), 1.5))
+    torch.testing.assert_close(found, noise - out[:, 4:], rtol=1e-4, atol=1e-5)
 
 
 def test_few_steps_in_one_command(

@@ -67,30 +67,39 @@ def scale_of(gamma: Tensor, t: Tensor) -> Tensor:
 def teacher_v(
     task: DistillTask, inputs: DistillInputs, x: Tensor, t: Tensor, scales: Tensor
 ) -> Tensor:
-    """v of both branches, combined."""
+    """The velocity of both branches, combined."""
     model, schedule = task.teacher.model, task.teacher.schedule
     conditional, unconditional = (reference(model, inputs, x, t, keep) for keep in (True, False))
     scale = scales[:, None, None, None]
     guided = (unconditional + scale * (conditional - unconditional))[:, :4]
-    if schedule.prediction == "v":
+    if schedule.prediction != "epsilon":
         return guided
     abar = schedule.alpha_bar[t].float()[:, None, None, None]
     clean = (x - (1 - abar).sqrt() * guided) / abar.sqrt()
     return abar.sqrt() * guided - (1 - abar).sqrt() * clean
 
 
-@pytest.mark.parametrize(("conditioning", "prediction"), [("vector", "epsilon"), ("tokens", "v")])
+@pytest.mark.parametrize(
+    ("conditioning", "prediction"), [("vector", "epsilon"), ("tokens", "v"), ("vector", "flow")]
+)
 def test_the_guidance_loss_is_its_formula(
     data: Path, tmp_path: Path, conditioning: str, prediction: str
 ) -> None:
-    folder = make_teacher(tmp_path / "wise", data, conditioning=conditioning, prediction=prediction)
+    kind = "flow" if prediction == "flow" else "cosine"
+    folder = make_teacher(
+        tmp_path / "wise", data, conditioning=conditioning, prediction=prediction, schedule=kind
+    )
     task = task_of(data, folder, CONFIG)
     step, inputs = step_of(task)
     losses = step(inputs)
     t = (1000 * inputs.uniform[:, 0].double()).long()
     scales = scale_of(1.2 + 1.3 * inputs.uniform[:, 1], t)
-    abar = task.teacher.schedule.alpha_bar[t].float()[:, None, None, None]
-    x = abar.sqrt() * inputs.target + (1 - abar).sqrt() * inputs.noise
+    if kind == "flow":
+        s = (t + 1)[:, None, None, None] / 1000
+        x = (1 - s) * inputs.target + s * inputs.noise
+    else:
+        abar = task.teacher.schedule.alpha_bar[t].float()[:, None, None, None]
+        x = abar.sqrt() * inputs.target + (1 - abar).sqrt() * inputs.noise
     expected = teacher_v(task, inputs, x, t, scales)
     found = reference(step.model, inputs, x, t, scales=scales)[:, :4]
     error = (found - expected).square().mean(dim=(1, 2, 3))
@@ -187,3 +196,42 @@ def test_the_steps_loss_is_its_formula(data: Path, tmp_path: Path) -> None:
     x0_error = (wide(now.sin()) * (velocity(path, now) - target)).square().mean(dim=(1, 2, 3))
     error = (x0_error * (1 / now.sin() ** 2).clamp(max=10)).float()
     torch.testing.assert_close(losses.mse, error, rtol=1e-2, atol=1e-4)
+
+
+def test_the_steps_loss_of_a_flow_teacher(data: Path, tmp_path: Path) -> None:
+    """The path by integrating dx/ds in small steps, where x_0 is linear in the angle."""
+    folder = make_teacher(tmp_path / "wise", data, prediction="flow", schedule="flow")
+    task = task_of(data, folder, dataclasses.replace(CONFIG, stage="steps", student_steps=2))
+    step, inputs = step_of(task)
+    losses = step(inputs)
+    s = (torch.arange(1000, dtype=torch.float64) + 1) / 1000
+    angles = torch.atan2(s, 1 - s)
+    half = 499  # s = 1 / 2: an angle of 45 degrees
+    begin = torch.tensor([[999, half][int(2 * float(u))] for u in inputs.uniform[:, 0]])
+    start, end = angles[begin], torch.where(begin == 999, angles[half], 0.0)
+    wanted = end + (start - end) * inputs.uniform[:, 2]
+    t_now = (angles - wanted[:, None]).abs().argmin(dim=1)
+    gamma = 1.2 + 1.3 * inputs.uniform[:, 1]
+
+    def wide(values: Tensor) -> Tensor:
+        return values.double()[:, None, None, None]
+
+    x = wide(1 - s[begin]) * inputs.target + wide(s[begin]) * inputs.noise
+    out = reference(step.model, inputs, x.float(), begin, scales=gamma).double()
+    a, b = (x - wide(s[begin]) * part for part in out.chunk(2, dim=1))
+
+    def velocity(x: Tensor, now: Tensor) -> Tensor:
+        share = (torch.atan2(now, 1 - now) - start) / (end - start)
+        return (x - a - wide(share) * (b - a)) / wide(now)  # dx / ds = eps - x_0
+
+    count, path = 400, x
+    width = (s[t_now] - s[begin]) / count
+    for i in range(count):  # the midpoint rule
+        now = s[begin] + i * width
+        middle = path + wide(width / 2) * velocity(path, now)
+        path = path + wide(width) * velocity(middle, now + width / 2)
+    target = teacher_v(task, inputs, path.float(), t_now, scale_of(gamma, t_now))
+    # an error of x_0 counts 1 / s^2 in the velocity, and 10 at most
+    error = (velocity(path, s[t_now]) - target).square().mean(dim=(1, 2, 3))
+    error = error * (10 * s[t_now] ** 2).clamp(max=1)
+    torch.testing.assert_close(losses.mse, error.float(), rtol=1e-2, atol=1e-4)

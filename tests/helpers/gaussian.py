@@ -18,11 +18,13 @@ class Gaussian:
 
     def __call__(self, x: Tensor, t: Tensor, c: Tensor, keep: Tensor) -> Tensor:
         self.calls += 1
-        alpha_bar = self.schedule.alpha_bar[t].to(x.dtype).reshape(-1, 1, 1, 1)
+        levels = (self.schedule.alpha[t], self.schedule.sigma[t])
+        alpha, sigma = (level.to(x.dtype).reshape(-1, 1, 1, 1) for level in levels)
         mean = MEAN * keep.to(x.dtype).reshape(-1, 1, 1, 1)
-        variance = alpha_bar * SPREAD**2 + 1 - alpha_bar
-        eps = (1 - alpha_bar).sqrt() * (x - alpha_bar.sqrt() * mean) / variance
-        if self.schedule.prediction == "v":
-            clean = (x - (1 - alpha_bar).sqrt() * eps) / alpha_bar.sqrt()
-            eps = alpha_bar.sqrt() * eps - (1 - alpha_bar).sqrt() * clean
-        return torch.cat([eps, torch.zeros_like(eps)], dim=1)
+        # the mean of eps, and of x_0, given x
+        variance = (alpha * SPREAD) ** 2 + sigma**2
+        eps = sigma * (x - alpha * mean) / variance
+        clean = mean + alpha * SPREAD**2 * (x - alpha * mean) / variance
+        out = {"epsilon": eps, "v": alpha * eps - sigma * clean, "flow": eps - clean}
+        found = out[self.schedule.prediction]
+        return torch.cat([found, torch.zeros_like(found)], dim=1)

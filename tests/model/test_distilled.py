@@ -55,7 +55,10 @@ def with_defaults(**fields: Any) -> Callable[[dict[str, Any]], None]:
         (with_record(steps=0), "distilled.steps"),
         (with_record(steps=None), "distilled.steps cannot be None with stage 'steps'"),
         (with_record(stage="guidance"), "distilled.steps cannot be 4 with stage 'guidance'"),
-        (lambda metadata: metadata.update(prediction="epsilon"), "predicts 'v', not 'epsilon'"),
+        (
+            lambda metadata: metadata.update(prediction="epsilon"),
+            "'v' or 'flow', not 'epsilon'",
+        ),
         (lambda metadata: metadata.pop("distilled"), "lacks the entry distilled"),
         (with_defaults(steps=20), "sampling.steps is 20, the model was distilled for 4"),
         (with_defaults(solver="unipc"), "sampling.solver is unipc, .* distilled for policy"),

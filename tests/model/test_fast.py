@@ -202,9 +202,12 @@ def test_a_cache_evaluates_the_unconditional_branch_in_every_second_step() -> No
     assert rows == [6, 3, 6, 3, 3]
 
 
-def test_steps_compile_as_one_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("variant", [{}, {"positions": "rope", "qk_norm": True}], ids=name)
+def test_steps_compile_as_one_graph(
+    monkeypatch: pytest.MonkeyPatch, variant: dict[str, Any]
+) -> None:
     """Else no step would be a CUDA graph."""
-    model, a = small(conditioning="tokens").eval(), inputs()
+    model, a = small(conditioning="tokens", **variant).eval(), inputs()
 
     @torch.no_grad()
     def steps() -> list[Tensor]:
@@ -252,9 +255,10 @@ def test_an_untrained_scale_input_changes_nothing() -> None:
         model(a["x"], a["t"], condition, cfg_scales=torch.ones(3))
 
 
+@pytest.mark.parametrize("variant", [{}, {"positions": "rope", "qk_norm": True}], ids=name)
 @torch.no_grad()
-def test_views_given_twice_are_given_once() -> None:
-    model, a = small(conditioning="tokens").eval(), inputs()
+def test_views_given_twice_are_given_once(variant: dict[str, Any]) -> None:
+    model, a = small(conditioning="tokens", **variant).eval(), inputs()
     condition, tokens = conditions(model, a)
     assert tokens is not None
     twice = TokenConditions.join([tokens, tokens])

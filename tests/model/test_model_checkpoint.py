@@ -42,7 +42,13 @@ def weights(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"predictor": "none", "mask_ratio": 0.5}, {"conditioning": "tokens"}]
+    "options",
+    [
+        {},
+        {"predictor": "none", "mask_ratio": 0.5},
+        {"conditioning": "tokens"},
+        {"positions": "rope", "qk_norm": True},
+    ],
 )
 def test_what_was_saved_comes_back(options: dict[str, Any], tmp_path: Path) -> None:
     model = small(**options)

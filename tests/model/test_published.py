@@ -306,6 +306,8 @@ def test_broken_files_are_named(content: bytes, tmp_path: Path) -> None:
         ({"condition_parts": "global+pose"}, r"condition_parts 'global\+pose'"),
         ({"aggregation": "mlp"}, "aggregation 'mlp'"),
         ({"repa_width": 20, "repa_layer": 2}, "repa_width"),
+        ({"positions": "rope"}, "positions 'rope'"),
+        ({"qk_norm": True}, "qk_norm"),
     ],
 )
 def test_what_the_published_code_cannot_hold_is_named(options: dict[str, Any], said: str) -> None:

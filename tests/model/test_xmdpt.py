@@ -30,7 +30,7 @@ SMALL = {
 }
 
 
-#: the paper's Table 2, MDTv2, REPA, token conditioning
+#: the paper's Table 2, MDTv2, REPA, token conditioning, rotary positions, QK-norm
 VARIANTS: list[dict[str, Any]] = [
     *({"predictor": name} for name in ("self", "cross", "cross-self")),
     *({"condition_parts": parts} for parts in ("local", "global", "pose", "global+pose")),
@@ -40,6 +40,9 @@ VARIANTS: list[dict[str, Any]] = [
     {"repa_width": 20, "repa_layer": 2},
     {"conditioning": "tokens"},
     {"conditioning": "tokens", "backbone": "mdtv2"},
+    {"positions": "rope"},
+    {"conditioning": "tokens", "qk_norm": True},
+    {"conditioning": "tokens", "positions": "rope", "qk_norm": True, "backbone": "mdtv2"},
 ]
 
 

@@ -142,10 +142,12 @@ def test_settings_without_a_shape_are_compared(tmp_path: Path) -> None:
 def test_settings_are_inferred_from_the_shapes() -> None:
     made = {"latent_size": 16, "latent_channels": 8, "pose_width": 48, "source_length": 10}
     for conditioning in ("vector", "tokens"):
-        model = tiny(**made, conditioning=conditioning)
+        rotary = {"positions": "rope", "qk_norm": True} if conditioning == "tokens" else {}
+        model = tiny(**made, conditioning=conditioning, **rotary)
         found = settings_of({k: tuple(v.shape) for k, v in model.state_dict().items()})
         assert found == {k: model._hub_mixin_config[k] for k in found}
         assert found.keys() >= {*made, "depth", "width", "heads", "patch", "conditioning"}
+        assert found.keys() >= {"positions", "qk_norm"}
 
 
 @pytest.mark.parametrize("content", [b"", b"no weights at all", None])

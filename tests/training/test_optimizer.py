@@ -48,7 +48,7 @@ def test_which_weights_muon_takes() -> None:
     config = dataclasses.replace(TrainConfig(), optimizer="muon", size="tiny")
     model = XMDPT.from_size(
         "tiny", latent_size=8, pose_length=5, pose_width=8, source_length=5, source_width=8,
-        conditioning="tokens", vae_factor=4,
+        conditioning="tokens", vae_factor=4, qk_norm=True,
     )  # fmt: skip
     adamw, muon = make_optimizers(model, config)
     names = {id(p): name for name, p in model.named_parameters()}
@@ -59,5 +59,6 @@ def test_which_weights_muon_takes() -> None:
     # q k v, projection, two of the MLP: four blocks and MIPNet's self block; its cross block has
     # one more; and the source's keys and values
     assert len(taken) == 5 * 4 + 5 + 1
-    assert not any("modulation" in n or "table" in n or "canet" in n for n in taken)
+    others = ("modulation", "table", "canet", "qk_norm")
+    assert not any(other in name for name in taken for other in others)
     assert len(make_optimizers(model, TrainConfig())) == 1

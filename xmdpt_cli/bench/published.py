@@ -12,7 +12,8 @@ from xmdpt_cli.model.layers import ScaledDotProductAttention, drop
 class WrittenOutAttention(ScaledDotProductAttention):
     """softmax(q k^T / sqrt(d) + bias) v, step by step."""
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+        assert bias is not None  # published: every attention has one
         attention = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1) + bias
         return attention.softmax(dim=-1) @ v
 

@@ -92,6 +92,7 @@ def published_step(
         with torch.autocast(noisy.device.type, torch.bfloat16, enabled=autocast):
             out = net(noisy, inputs.timesteps, *conditions, keep, mask).float()
         mse, vb = loss_terms(out, inputs.target, noise, inputs.timesteps)
+        assert vb is not None
         return (mse + vb).mean()
 
     def step() -> float:

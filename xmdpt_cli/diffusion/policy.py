@@ -5,8 +5,10 @@ interpolated linearly in the angle phi = arctan(sigma / alpha), and the sampling
 is solved exactly: one evaluation gives a curved path instead of DDIM's straight one. This is the
 DX policy of pi-Flow (Chen et al. 2025, arXiv 2510.14974) on a grid of two points.
 
-    x_t = cos(phi) x_0 + sin(phi) eps
+    x = cos(phi) x_0 + sin(phi) eps
     d/dphi (x / sin(phi)) = -x_0(phi) / sin(phi)^2
+
+x is x_t where the schedule preserves the variance, and x_t / sqrt(alpha^2 + sigma^2) on any path.
 """
 
 from __future__ import annotations
@@ -19,7 +21,13 @@ from xmdpt_cli.diffusion.schedule import Schedule
 
 def angles_of(schedule: Schedule) -> Tensor:
     """phi of every timestep, float64 (T,), rising from about 0 to about pi / 2."""
-    return torch.atan2(schedule.sigma, schedule.alpha_bar.sqrt())
+    return torch.atan2(schedule.sigma, schedule.alpha)
+
+
+def norms_of(schedule: Schedule) -> Tensor:
+    """sqrt(alpha^2 + sigma^2) of every timestep, float64 (T,); 1 where the variance is
+    preserved."""
+    return torch.hypot(schedule.alpha, schedule.sigma)
 
 
 def policy_weights(start: Tensor, end: Tensor, now: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -86,26 +86,26 @@ def spaced(spacing: str, steps: int, schedule: Schedule) -> list[int]:
         raise ConfigError(f"spacing is one of {', '.join(SPACINGS)}, not {spacing!r}")
     if spacing == "angle":
         angles = angles_of(schedule).tolist()
-        return _nearest(angles, [angles[-1] * (1 - i / steps) for i in range(steps)])
+        return _nearest(angles, [angles[-1] * (1 - i / steps) for i in range(1, steps)])
     trailing = [round(total - i * total / steps) - 1 for i in range(steps)]
     if spacing == "trailing":
         return trailing
     half_log_snr = [_lambda(*_levels(schedule, t)) for t in range(total)]
-    noise, last = half_log_snr[-1], half_log_snr[min(trailing[-1], total // 50)]
-    first = max(noise, LOWEST_LAMBDA)
+    last = half_log_snr[min(trailing[-1], total // 50)]
+    first = max(half_log_snr[-1], LOWEST_LAMBDA)
     wanted = [first + (last - first) * i / (steps - 1) for i in range(1, steps)]
-    return _nearest(half_log_snr, [noise, *wanted])
+    return _nearest(half_log_snr, wanted)
 
 
 def _nearest(values: Sequence[float], wanted: Sequence[float]) -> list[int]:
-    """The timesteps whose ``values`` are nearest to the ``wanted`` ones, falling and distinct."""
+    """The last timestep, then those whose ``values`` are nearest to the ``wanted`` ones, falling
+    and distinct."""
     total, steps = len(values), len(wanted)
-    found: list[int] = []
-    for i, value in enumerate(wanted):
+    found = [total - 1]
+    for i, value in enumerate(wanted, start=1):
         nearest = min(range(total), key=lambda t: abs(values[t] - value))
-        highest = found[-1] - 1 if found else total - 1
         # timesteps must differ, and leave room for those that follow
-        found.append(max(min(nearest, highest), steps - 1 - i))
+        found.append(max(min(nearest, found[-1] - 1), steps - i))
     return found
 
 
@@ -114,10 +114,7 @@ def plan(solver: str, times: Sequence[int], schedule: Schedule) -> list[Step]:
     levels = [*(_levels(schedule, t) for t in times), (1.0, 0.0)]
     steps = []
     if solver == POLICY:
-        angles = [math.atan2(sigma, alpha) for alpha, sigma in levels]
-        ends = torch.tensor(angles, dtype=torch.float64)
-        weights = torch.stack(policy_weights(ends[:-1], ends[1:], ends[1:]), dim=1).tolist()
-        given = zip(times, levels, weights, strict=False)  # the last level ends the last step
+        given = zip(times, levels, _policy(levels), strict=False)  # the last level ends a step
         return [Step(t, *level, tuple(predict)) for t, level, predict in given]
     for i, t in enumerate(times):
         # first order without an earlier prediction, and in the last step, where h is infinite
@@ -134,11 +131,22 @@ Level = tuple[float, float]  # alpha, sigma
 
 
 def _levels(schedule: Schedule, t: int) -> Level:
-    return math.sqrt(float(schedule.alpha_bar[t])), float(schedule.sigma[t])
+    return float(schedule.alpha[t]), float(schedule.sigma[t])
 
 
 def _lambda(alpha: float, sigma: float) -> float:
-    return math.log(alpha / sigma)
+    """-inf for pure noise. A step from there is of first order: weights with 1 / h are 0."""
+    return math.log(alpha / sigma) if alpha else -math.inf
+
+
+def _policy(levels: Sequence[Level]) -> list[list[float]]:
+    """The policy's weights for the steps from each level to the next, in x_t: the closed form is
+    in x_t / norm."""
+    ends = torch.tensor([math.atan2(sigma, alpha) for alpha, sigma in levels], dtype=torch.float64)
+    norms = torch.tensor([math.hypot(*level) for level in levels], dtype=torch.float64)
+    weights = torch.stack(policy_weights(ends[:-1], ends[1:], ends[1:]), dim=1)
+    weights[:, 0] /= norms[:-1]
+    return (weights * norms[1:, None]).tolist()
 
 
 def _first(now: Level, end: Level) -> tuple[float, ...]:

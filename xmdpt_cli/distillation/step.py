@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from xmdpt_cli.diffusion import Losses, Schedule
+from xmdpt_cli.diffusion import Losses
 from xmdpt_cli.diffusion.guidance import guidance_scale
 from xmdpt_cli.distillation.config import DistillConfig
 from xmdpt_cli.distillation.inputs import DistillInputs
@@ -27,7 +27,7 @@ class DistillStep(Step):
     """``DistillInputs`` -> losses; a subclass implements ``error``.
 
     Attributes:
-        schedule: The student's: the teacher's schedule, with v prediction.
+        schedule: The student's: the teacher's schedule, with a prediction of the velocity.
         gain: (T,), gamma_t - 1 per unit of gamma - 1, by the teacher's power (paper eq. 6).
         weight: (T,), of the squared error in v: 1, or less where a teacher that predicts the noise
             does not know v well, see ``LARGEST_GAIN``.
@@ -42,7 +42,7 @@ class DistillStep(Step):
         super().__init__(model)
         self.teacher, self.config = teacher, config
         device = teacher.schedule.sigma.device
-        self.schedule = Schedule(teacher.schedule.kind, "v", teacher.schedule.steps).to(device)
+        self.schedule = teacher.schedule.of_velocity()
         total = self.schedule.steps
         gain = [guidance_scale(t, 2.0, power, total) - 1 for t in range(total)]
         self.register_buffer("gain", torch.tensor(gain, device=device), persistent=False)

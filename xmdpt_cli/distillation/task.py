@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xmdpt_cli.diffusion import Schedule
 from xmdpt_cli.distillation.config import DistillConfig
 from xmdpt_cli.distillation.guidance import GuidanceStep
 from xmdpt_cli.distillation.inputs import (
@@ -103,7 +102,7 @@ class DistillTask(Task):
         steps = config.student_steps if config.stage == "steps" else None
         return {
             "schedule": teacher["schedule"],
-            "prediction": "v",
+            "prediction": self.teacher.schedule.of_velocity().prediction,
             "sampling": self._sampling(),
             "distilled": {
                 "stage": config.stage,
@@ -135,7 +134,7 @@ class DistillTask(Task):
         return self.teacher.model.conditioning == "tokens"
 
     def sample(self, model: XMDPT, pairs: ValidationPairs, noise: Tensor) -> Tensor:
-        schedule = Schedule(self.teacher.schedule.kind, "v").to(noise.device)
+        schedule = self.teacher.schedule.of_velocity().to(noise.device)
         return sample_pairs(model, schedule, self._sampling(), pairs, noise)
 
     def reference(self, pairs: ValidationPairs, noise: Tensor) -> Tensor:

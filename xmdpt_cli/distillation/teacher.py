@@ -82,7 +82,7 @@ class Teacher(nn.Module):
     def forward(
         self, x: Tensor, timesteps: Tensor, cfg_scales: Tensor, conditions: ModelConditions
     ) -> Tensor:
-        """The guided prediction as v, float32 (N, C, h, w).
+        """The guided prediction as the velocity, v or the flow's; float32 (N, C, h, w).
 
         x (N, C, h, w) noisy, timesteps (N,), cfg_scales (N,): gamma_t of paper eq. 6. A model whose
         guidance is distilled takes one evaluation, any other two, in one batch.
@@ -102,7 +102,7 @@ class Teacher(nn.Module):
             conditional, unconditional = passes.out.float().chunk(2)
             scales = cfg_scales.float().reshape(-1, 1, 1, 1)
             out = torch.lerp(unconditional, conditional, scales)  # classifier_free_guidance
-        return self.schedule.as_v(x, out[:, : x.shape[1]], timesteps)
+        return self.schedule.velocity(x, out[:, : x.shape[1]], timesteps)
 
 
 def twice(tensor: Tensor) -> Tensor:

@@ -347,8 +347,13 @@ def settings_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
         if "pos_embed" in shapes:
             found["latent_size"] = math.isqrt(shapes["pos_embed"][1]) * patch
     table = "blocks.0.attn.rel_pos_bias.relative_position_bias_table"
+    gain = "blocks.0.attn.qk_norm.q.weight"
     if table in shapes:
         found["heads"] = shapes[table][1]
+    elif gain in shapes and "width" in found:
+        found["heads"] = found["width"] // shapes[gain][0]
+    if blocks:
+        found |= {"positions": "bias" if table in shapes else "rope", "qk_norm": gain in shapes}
     for part, mlp, conv in (("pose", "pose", "pose"), ("source", "img", "global")):
         if f"mlp_dino_{mlp}.0.weight" in shapes:
             found[f"{part}_width"] = shapes[f"mlp_dino_{mlp}.0.weight"][1]

@@ -80,12 +80,18 @@ def check_sizes(
 
 
 def check_choices(
-    predictor: str, parts: Sequence[str], aggregation: str, backbone: str, conditioning: str
+    predictor: str,
+    parts: Sequence[str],
+    aggregation: str,
+    backbone: str,
+    conditioning: str,
+    positions: str = "bias",
 ) -> None:
     _check_choice("predictor", predictor, PREDICTORS)
     _check_choice("aggregation", aggregation, AGGREGATIONS)
     _check_choice("backbone", backbone, ("plain", "mdtv2"))
     _check_choice("conditioning", conditioning, ("vector", "tokens"))
+    _check_choice("positions", positions, ("bias", "rope"))
     if set(parts) - set(CONDITION_PARTS) or len(set(parts)) != len(parts):
         raise ConfigError(
             f"condition_parts are some of {', '.join(CONDITION_PARTS)}, not {'+'.join(parts)!r}"
@@ -100,6 +106,14 @@ def check_blocks(encoder_depth: int, backbone: str, repa_layer: int) -> None:
         )
     if not 0 < repa_layer <= encoder_depth:
         raise ConfigError(f"repa_layer lies between 1 and {encoder_depth}")
+
+
+def check_rotary(positions: str, features: int) -> None:
+    if positions == "rope" and features % 4:
+        raise ConfigError(
+            "positions 'rope' turns pairs of features on two axes: width / heads must be a "
+            f"multiple of 4, not {features}"
+        )
 
 
 def _check_choice(name: str, value: str, choices: Iterable[str]) -> None:

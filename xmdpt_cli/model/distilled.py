@@ -56,8 +56,8 @@ def check_distilled(metadata: Mapping[str, Any], path: Path, guidance_embed: boo
         what = f"distilled.guidance should be a range from 1 upwards, not {low:g} to {high:g}"
     elif (record["steps"] is None) != (record["stage"] == "guidance"):
         what = f"distilled.steps cannot be {record['steps']} with stage {record['stage']!r}"
-    elif metadata["prediction"] != "v":
-        what = f"a distilled model predicts 'v', not {metadata['prediction']!r}"
+    elif metadata["prediction"] not in ("v", "flow"):
+        what = f"a distilled model predicts 'v' or 'flow', not {metadata['prediction']!r}"
     else:
         _check_defaults(record, metadata["sampling"], path)
         return

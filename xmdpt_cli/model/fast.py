@@ -30,7 +30,14 @@ from xmdpt_cli.model.layers import (
     merge_heads,
     split_heads,
 )
-from xmdpt_cli.model.relative_bias import bias_of_pairs, bias_of_queries, dense_bias, stacked_bias
+from xmdpt_cli.model.positions import (
+    BothPositions,
+    block_positions,
+    shared_positions,
+    stacked_positions,
+)
+from xmdpt_cli.model.relative_bias import bias_of_queries, dense_bias
+from xmdpt_cli.model.rotary import Positions
 
 if TYPE_CHECKING:
     from xmdpt_cli.model.xmdpt import XMDPT, Mask, MIPNet, TDNet
@@ -64,14 +71,15 @@ def training_passes(
     keep_masked: Tensor | None = None,  # (N,) bool, in the masked pass
     source_latents: Tensor | None = None,  # (N, C, h, w), for the masked pass
     cfg_scales: Tensor | None = None,  # (N,), of a model with ``guidance_embed``
+    repa: bool = True,  # False: no projection of the hidden tokens
 ) -> Passes:
     """``model(...)`` and ``model.forward_masked(...)`` in one walk through the blocks."""
     net = model.tdnet
     x_embedded, kv, c = model.embed(latents, timesteps, condition, tokens, keep, cfg_scales)
     if mask is None:
-        x, _, _, repa = _encode(model, c[None], None, x_embedded, None, None, kv, None)
+        x, _, _, projected = _encode(model, c[None], None, x_embedded, None, None, kv, None, repa)
         out = _decode(net, c, x + net.decoder_pos_embed, x_embedded, kv)
-        return Passes(out, None, repa)
+        return Passes(out, None, projected)
 
     assert masked_latents is not None
     assert source_latents is not None
@@ -85,8 +93,8 @@ def training_passes(
         with torch.no_grad():
             source = net.embed(source_latents)  # (N, T, D)
     both = torch.stack([c, c_masked])  # (2, N, D)
-    x, masked_x, source, repa = _encode(
-        model, both, mask, x_embedded, masked, source, kv, kv_masked
+    x, masked_x, source, projected = _encode(
+        model, both, mask, x_embedded, masked, source, kv, kv_masked, repa
     )
     assert masked_x is not None
     masked = _predict_masked(mipnet, masked_x, mask, net.decoder_pos_embed, c_masked, source)
@@ -99,7 +107,7 @@ def training_passes(
         None if kv is None or kv_masked is None else torch.cat([kv, kv_masked]),
     )
     unmasked_out, masked_out = out.chunk(2)
-    return Passes(unmasked_out, masked_out, repa)
+    return Passes(unmasked_out, masked_out, projected)
 
 
 def _encode(
@@ -111,21 +119,23 @@ def _encode(
     source: Tensor | None,  # (N, T, D)
     kv: Tensor | None,
     kv_masked: Tensor | None,
+    repa: bool,
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
     """x, masked and source after the encoder blocks, and REPA's projection."""
-    net, repa = model.tdnet, None
+    net, projected = model.tdnet, None
+    shared = shared_positions(net, kv, None if mask is None else mask.ids_keep)
     skips: list[tuple[Tensor, Tensor | None, Tensor | None]] = []
     for i, block in enumerate(net.blocks[: net.encoder_depth]):
         skip = (None, None, None) if block.skip_linear is None else skips.pop()
         x, masked, source = block.call(
             _encoder_block, c, x, masked, source, mask, net.block_kv(kv, i),
-            net.block_kv(kv_masked, i), skip,
+            net.block_kv(kv_masked, i), skip, shared,
         )  # fmt: skip
         if net.backbone == "mdtv2" and block.skip_linear is None:
             skips.append((x, masked, source))
-        if model.repa_projector is not None and i + 1 == model.repa_layer:
-            repa = model.repa_projector(x)
-    return x, masked, source, repa
+        if repa and model.repa_projector is not None and i + 1 == model.repa_layer:
+            projected = model.repa_projector(x)
+    return x, masked, source, projected
 
 
 def _encoder_block(
@@ -138,35 +148,39 @@ def _encoder_block(
     kv: Tensor | None,
     kv_masked: Tensor | None,
     skip: tuple[Tensor | None, ...],
+    shared: BothPositions | None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     modulation = block.adaLN_modulation(c)  # (P, N, 6D)
-    table = block.attn.rel_pos_bias
-    extra_keys = 0 if kv is None else kv.shape[1]
-    bias = dense_bias(table)  # (H, T, T)
-    full_bias = table.append_keys(bias, extra_keys)  # (H, T, T + S)
-    x = block.modulated(x, modulation[0], full_bias, kv, skip[0])
-    if masked is not None and mask is not None:
-        kept_bias = bias_of_pairs(bias, mask.ids_keep)  # (N, H, K, K)
-        kept_bias = table.append_keys(kept_bias, extra_keys)  # (N, H, K, K + S)
-        masked = block.modulated(masked, modulation[1], kept_bias, kv_masked, skip[1])
+    positions, kept_positions = shared or block_positions(
+        block, kv, None if mask is None else mask.ids_keep
+    )
+    x = block.modulated(x, modulation[0], positions, kv, skip[0])
+    if masked is not None and kept_positions is not None:
+        masked = block.modulated(masked, modulation[1], kept_positions, kv_masked, skip[1])
     if source is not None:
         with torch.no_grad():  # for the masked pass, with its c
-            source = block.modulated(source, modulation[1], full_bias, kv_masked, skip[2])
+            source = block.modulated(source, modulation[1], positions, kv_masked, skip[2])
     return x, masked, source
 
 
 def _decode(net: TDNet, c: Tensor, x: Tensor, x_embedded: Tensor, kv: Tensor | None) -> Tensor:
     """The last blocks and the output layer: x (B, T, D), c (B, D) -> (B, 2C, h, w)."""
+    shared = shared_positions(net, kv)
     for i, block in enumerate(net.blocks[net.encoder_depth :], start=net.encoder_depth):
-        x = block.call(_decoder_block, c, x, x_embedded, net.block_kv(kv, i))
+        x = block.call(_decoder_block, c, x, x_embedded, net.block_kv(kv, i), shared)
     return net.unpatchify(net.final_layer(x, c))
 
 
 def _decoder_block(
-    block: Block, c: Tensor, x: Tensor, x_embedded: Tensor, kv: Tensor | None
+    block: Block,
+    c: Tensor,
+    x: Tensor,
+    x_embedded: Tensor,
+    kv: Tensor | None,
+    shared: BothPositions | None,
 ) -> Tensor:
-    bias = dense_bias(block.attn.rel_pos_bias, 0 if kv is None else kv.shape[1])
-    return block.modulated(x, block.adaLN_modulation(c), bias, kv, x_embedded)
+    positions, _ = shared or block_positions(block, kv)
+    return block.modulated(x, block.adaLN_modulation(c), positions, kv, x_embedded)
 
 
 def _predict_masked(
@@ -199,18 +213,20 @@ def _cross_block(
     block: Block, c: Tensor, x: Tensor, ids: Tensor | None, source: Tensor | None
 ) -> Tensor:
     """x (N, M, D), the tokens at ``ids``, or all."""
+    assert block.attn.rel_pos_bias is not None
     bias = dense_bias(block.attn.rel_pos_bias)  # (H, T, T)
     if ids is not None:
         bias = bias_of_queries(bias, ids)  # (N, H, M, T)
-    return block.modulated(x, block.adaLN_modulation(c), bias, source)
+    return block.modulated(x, block.adaLN_modulation(c), Positions(bias), source)
 
 
 def _self_block(block: Block, c: Tensor, x: Tensor, ids: Tensor | None) -> Tensor:
     """All tokens x (N, T, D) in, those at ``ids`` (N, M) out: (N, M, D)."""
     if ids is None:
-        return _decoder_block(block, c, x, x, None)
+        return _decoder_block(block, c, x, x, None, None)
     attn, width = block.attn, x.shape[2]
     assert isinstance(attn, Attention)
+    assert attn.rel_pos_bias is not None
     bias = bias_of_queries(dense_bias(attn.rel_pos_bias), ids)  # (N, H, M, T)
     modulation = block.adaLN_modulation(c)
     shift_msa, scale_msa, gate_msa, shift_mlp, scale_mlp, gate_mlp = modulation.unsqueeze(1).chunk(
@@ -220,6 +236,8 @@ def _self_block(block: Block, c: Tensor, x: Tensor, ids: Tensor | None) -> Tenso
     weight, b = attn.qkv.weight, attn.qkv.bias
     (q,) = split_heads(F.linear(gather_tokens(h, ids), weight[:width], b[:width]), attn.heads, 1)
     k, v = split_heads(F.linear(h, weight[width:], b[width:]), attn.heads, 2)
+    if attn.qk_norm is not None:
+        q, k = attn.qk_norm(q, k)
     x = gather_tokens(x, ids) + gate_msa * attn.proj(merge_heads(attn.sdpa(q, k, v, bias)))
     h = block.mlp(block.norm2(x) * (1 + scale_mlp) + shift_mlp)
     return x + gate_mlp * h
@@ -260,9 +278,7 @@ class Denoiser:
             )
         self._c = embedded[:, None] + rows  # (steps, N + 1, D)
         self._modulations, self._steps = self._c[:0], range(0)
-        extra_keys = 0 if tokens is None else tokens.kv.shape[1]
-        modules = [block.attn.rel_pos_bias for block in self.net.blocks]
-        self._bias = stacked_bias(modules, extra_keys)  # (depth, H, T, T + S)
+        self._positions = stacked_positions(self.net, None if tokens is None else tokens.kv)
         self._both: TokenConditions | None = None
         if tokens is not None and 2 in self.guidance.branches:
             with_dropped = (torch.cat([part, torch.zeros_like(part)]) for part in tokens)
@@ -276,7 +292,9 @@ class Denoiser:
         if self.guidance.branches[i] == 2:
             latents, tokens = torch.cat([latents, latents]), self._both
             modulations = torch.cat([modulations, shared[n:].expand(n, -1)])
-        out = self.predict(self.net, latents, modulations, self._bias, *(tokens or (None, None)))
+        out = self.predict(
+            self.net, latents, modulations, self._positions, *(tokens or (None, None))
+        )
         return self.guidance(out.to(x.dtype), i)
 
     def _modulations_of(self, i: int) -> Tensor:
@@ -296,7 +314,7 @@ def predict(
     net: TDNet,
     latents: Tensor,  # (B, C, h, w)
     modulations: Tensor,  # (B, (6 depth + 2) D) of the blocks in order, then of the output layer
-    bias: Tensor,  # (depth, H, T, T + S)
+    positions: Positions,  # of all blocks
     pose: Tensor | None = None,  # (B, T, D)
     kv: Tensor | None = None,  # (B, S, depth * 2D)
 ) -> Tensor:
@@ -313,7 +331,8 @@ def predict(
         skip = None
         if block.skip_linear is not None:
             skip = skips.pop() if i < net.encoder_depth else x_embedded
-        x = block.modulated(x, block_modulations[i], bias[i], net.block_kv(kv, i), skip)
+        places = positions.of_block(i)
+        x = block.modulated(x, block_modulations[i], places, net.block_kv(kv, i), skip)
         if net.backbone == "mdtv2" and skip is None:
             skips.append(x)
     return net.unpatchify(net.final_layer.modulated(x, output_modulation))

@@ -64,9 +64,10 @@ class LearnedBiasAttention(ScaledDotProductAttention):
     #: 1024, and 16 times the scores. On an H100 six blocks of L at 256 px take 31 ms, not 52.
     most_keys_on_gpu = 512
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
         fits = not q.is_cuda or k.shape[2] <= self.most_keys_on_gpu
-        if not (fits and bias.requires_grad and torch.is_grad_enabled()):
+        learned = bias is not None and bias.requires_grad and torch.is_grad_enabled()
+        if bias is None or not (fits and learned):
             return super().forward(q, k, v, bias)
         missing = -k.shape[2] % 8 if q.is_cuda else 0
         if missing:  # tensor cores read rows of scores that begin at 16 bytes

@@ -1,4 +1,4 @@
-"""The layers of X-MDPT: embeddings, attention with a relative position bias, adaLN-Zero block.
+"""The layers of X-MDPT: embeddings, attention, adaLN-Zero block.
 
 Parameters are named as in the published checkpoints.
 
@@ -15,6 +15,9 @@ from typing import TypeVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from xmdpt_cli.model.qk_norm import QKNorm
+from xmdpt_cli.model.rotary import Positions, rotary_positions
 
 R = TypeVar("R")
 
@@ -117,50 +120,79 @@ def relative_position_index(side: int, device: torch.device | str = "cpu") -> Te
 class ScaledDotProductAttention(nn.Module):
     """softmax(q k^T / sqrt(d) + bias) v: a separate module, which ``kernels.py`` can replace."""
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-        """q (N, H, K, d); k, v (N, H, S, d); bias (H, K, S) or (N, H, K, S)."""
-        # expanded to four dimensions: no fused kernel takes a mask with three
-        bias = bias.to(q.dtype).expand(len(q), *bias.shape[-3:])
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+        """q (N, H, K, d); k, v (N, H, S, d); bias (H, K, S) or (N, H, K, S), None: no bias."""
+        if bias is not None:
+            # expanded to four dimensions: no fused kernel takes a mask with three
+            bias = bias.to(q.dtype).expand(*q.shape[:3], k.shape[2])
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with a relative position bias."""
+    """Multi-head self-attention with a relative position bias, or with ``rotary`` positions.
+    ``qk_norm``: queries and keys are normalised."""
 
-    def __init__(self, width: int, heads: int, side: int) -> None:
+    def __init__(
+        self, width: int, heads: int, side: int, rotary: bool = False, qk_norm: bool = False
+    ) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.side = heads, side
         self.qkv = nn.Linear(width, 3 * width)
+        self.qk_norm = QKNorm(width // heads) if qk_norm else None
         self.sdpa = ScaledDotProductAttention()
-        self.rel_pos_bias = RelativePositionBias(side, heads)
+        self.rel_pos_bias = None if rotary else RelativePositionBias(side, heads)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, bias: Tensor, kv: Tensor | None = None) -> Tensor:
-        """x (N, K, D), bias (..., H, K, K + S), kv (N, S, 2D) further keys and values."""
+    def positions(self, ids_keep: Tensor | None = None, extra_keys: int = 0) -> Positions:
+        """Of all tokens of the grid, or of those kept, with ``extra_keys`` source tokens."""
+        if self.rel_pos_bias is not None:
+            return Positions(self.rel_pos_bias(ids_keep, extra_keys))
+        weight = self.qkv.weight
+        return rotary_positions(
+            self.side,
+            weight.shape[1] // self.heads,
+            ids_keep,
+            extra_keys,
+            dtype=weight.dtype,
+            device=weight.device,
+        )
+
+    def forward(self, x: Tensor, positions: Positions, kv: Tensor | None = None) -> Tensor:
+        """x (N, K, D), kv (N, S, 2D) further keys and values -> (N, K, D)."""
         q, k, v = split_heads(self.qkv(x), self.heads, 3)  # (N, H, K, d) each
         if kv is not None:
             k_source, v_source = split_heads(kv, self.heads, 2)
             k, v = torch.cat([k, k_source], dim=2), torch.cat([v, v_source], dim=2)
-        return self.proj(merge_heads(self.sdpa(q, k, v, bias)))
+        if self.qk_norm is not None:
+            q, k = self.qk_norm(q, k)
+        q, k = positions.rotate(q, k)
+        return self.proj(merge_heads(self.sdpa(q, k, v, positions.bias)))
 
 
 class CrossAttention(nn.Module):
     """Multi-head attention from x to a context, with a relative position bias."""
 
-    def __init__(self, width: int, heads: int, side: int) -> None:
+    def __init__(self, width: int, heads: int, side: int, qk_norm: bool = False) -> None:
         super().__init__()
         self.heads = heads
         self.to_q = nn.Linear(width, width)
         self.to_kv = nn.Linear(width, 2 * width)
+        self.qk_norm = QKNorm(width // heads) if qk_norm else None
         self.sdpa = ScaledDotProductAttention()
         self.rel_pos_bias = RelativePositionBias(side, heads)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, bias: Tensor, context: Tensor) -> Tensor:
+    def positions(self, ids_keep: Tensor | None = None) -> Positions:
+        """See ``Attention.positions``."""
+        return Positions(self.rel_pos_bias(ids_keep))
+
+    def forward(self, x: Tensor, positions: Positions, context: Tensor) -> Tensor:
         """x (N, K, D), bias (..., H, K, T), context (N, T, D) without normalisation."""
         (q,) = split_heads(self.to_q(x), self.heads, 1)
         k, v = split_heads(self.to_kv(context), self.heads, 2)
-        return self.proj(merge_heads(self.sdpa(q, k, v, bias)))
+        if self.qk_norm is not None:
+            q, k = self.qk_norm(q, k)
+        return self.proj(merge_heads(self.sdpa(q, k, v, positions.bias)))
 
 
 def split_heads(x: Tensor, heads: int, parts: int) -> tuple[Tensor, ...]:
@@ -208,16 +240,28 @@ class Block(nn.Module):
     """A DiT block with adaLN-Zero: attention and MLP, shifted, scaled and gated by c.
 
     ``cross``: cross-attention to a context instead of self-attention (MIPNet). ``skip``: starts
-    with a Linear over [x, an earlier x] (MDTv2's long skips).
+    with a Linear over [x, an earlier x] (MDTv2's long skips). ``rotary``, ``qk_norm``: see
+    ``Attention``.
     """
 
     def __init__(
-        self, width: int, heads: int, side: int, cross: bool = False, skip: bool = False
+        self,
+        width: int,
+        heads: int,
+        side: int,
+        cross: bool = False,
+        skip: bool = False,
+        rotary: bool = False,
+        qk_norm: bool = False,
     ) -> None:
         super().__init__()
         self.skip_linear = nn.Linear(2 * width, width) if skip else None
         self.norm1 = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
-        self.attn = (CrossAttention if cross else Attention)(width, heads, side)
+        self.attn: Attention | CrossAttention = (
+            CrossAttention(width, heads, side, qk_norm)
+            if cross
+            else Attention(width, heads, side, rotary, qk_norm)
+        )
         self.norm2 = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.mlp = Mlp(width)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
@@ -230,32 +274,30 @@ class Block(nn.Module):
         context: Tensor | None = None,  # (N, S, 2D) keys and values; cross: (N, T, D) tokens
         skip: Tensor | None = None,  # (N, K, D)
     ) -> Tensor:
-        extra_keys = 0 if context is None or self.is_cross else context.shape[1]
-        bias = self.attn.rel_pos_bias(ids_keep, extra_keys)  # (..., H, K, K + S)
-        return self.modulated(x, self.adaLN_modulation(c), bias, context, skip)
+        if isinstance(self.attn, CrossAttention):
+            positions = self.attn.positions(ids_keep)
+        else:
+            positions = self.attn.positions(ids_keep, 0 if context is None else context.shape[1])
+        return self.modulated(x, self.adaLN_modulation(c), positions, context, skip)
 
     def modulated(
         self,
         x: Tensor,
         modulation: Tensor,  # (N, 6D) of c
-        bias: Tensor,
+        positions: Positions,
         context: Tensor | None = None,
         skip: Tensor | None = None,
     ) -> Tensor:
-        """``forward`` with the modulation and the bias given, which do not depend on x."""
+        """``forward`` with the modulation and the positions given, which do not depend on x."""
         (shift_msa, scale_msa, gate_msa,
          shift_mlp, scale_mlp, gate_mlp) = modulation.chunk(6, dim=1)  # (N, D) each  # fmt: skip
         if self.skip_linear is not None:
             assert skip is not None
             x = self.skip_linear(torch.cat([x, skip], dim=2))
-        h = self.attn(modulate(self.norm1(x), shift_msa, scale_msa), bias, context)
+        h = self.attn(modulate(self.norm1(x), shift_msa, scale_msa), positions, context)
         x = x + gate_msa.unsqueeze(1) * h
         h = self.mlp(modulate(self.norm2(x), shift_mlp, scale_mlp))
         return x + gate_mlp.unsqueeze(1) * h
-
-    @property
-    def is_cross(self) -> bool:
-        return isinstance(self.attn, CrossAttention)
 
     def call(self, function: Callable[..., R], *args: object) -> R:
         """``function(self, *args)`` as one forward pass of this module: FSDP2 gathers the weights

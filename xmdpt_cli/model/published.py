@@ -140,6 +140,11 @@ def _unlike_published(model: XMDPT, metadata: Mapping[str, Any]) -> list[str]:
         found.append(f"conditioning {model.conditioning!r}")
     if model.guidance_embed is not None:
         found.append("a guidance scale as an input (a distilled model)")
+    first = net.blocks[0].attn
+    if first.rel_pos_bias is None:
+        found.append("positions 'rope'")
+    if first.qk_norm is not None:
+        found.append("qk_norm")
     if net.backbone == "mdtv2":
         found.append("backbone 'mdtv2'")
     if (decoding := len(net.blocks) - net.encoder_depth) != 2:

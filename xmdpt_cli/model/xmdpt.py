@@ -35,6 +35,7 @@ from xmdpt_cli.model.config import (
     check_latents,
     check_mipnet,
     check_pose_maps,
+    check_rotary,
     check_sizes,
 )
 from xmdpt_cli.model.extensions import (
@@ -140,6 +141,8 @@ class TDNet(nn.Module):
         channels: int,
         decode_layers: int = 2,
         backbone: str = "plain",
+        rotary: bool = False,
+        qk_norm: bool = False,
     ) -> None:
         super().__init__()
         self.grid, self.patch, self.channels, self.heads = grid, patch, channels, heads
@@ -148,7 +151,10 @@ class TDNet(nn.Module):
         self.x_embedder = PatchEmbed(channels, width, patch)
         self.t_embedder = TimestepEmbedder(width)
         self.pos_embed = nn.Parameter(torch.zeros(1, grid * grid, width))
-        self.blocks = _blocks(Block(width, heads, grid, skip=i >= first_skip) for i in range(depth))
+        self.blocks = _blocks(
+            Block(width, heads, grid, skip=i >= first_skip, rotary=rotary, qk_norm=qk_norm)
+            for i in range(depth)
+        )
         self.decoder_pos_embed = nn.Parameter(torch.zeros(1, grid * grid, width))
         self.final_layer = FinalLayer(width, patch * patch * 2 * channels)
 
@@ -210,13 +216,24 @@ class MIPNet(nn.Module):
     """Mask-based inter-prediction network (paper sec. 3), for training only: the masked tokens are
     predicted from the kept ones by self-attention, then from the source by cross-attention."""
 
-    def __init__(self, width: int, heads: int, grid: int, predictor: str = "self-cross") -> None:
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        grid: int,
+        predictor: str = "self-cross",
+        qk_norm: bool = False,
+    ) -> None:
         super().__init__()
         self.order = PREDICTORS[predictor]
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.sideblocks = _blocks(Block(width, heads, grid) for k in self.order if k == "self")
+        self.sideblocks = _blocks(
+            Block(width, heads, grid, qk_norm=qk_norm) for k in self.order if k == "self"
+        )
         self.sideblocks_cross = _blocks(
-            Block(width, heads, grid, cross=True) for k in self.order if k == "cross"
+            Block(width, heads, grid, cross=True, qk_norm=qk_norm)
+            for k in self.order
+            if k == "cross"
         )
 
     def fill(self, x: Tensor, mask: Mask, decoder_pos_embed: Tensor) -> Tensor:
@@ -286,11 +303,14 @@ class XMDPT(
         repa_width: int = 0,  # REPA: width of the tokens to align with; 0: no projector
         repa_layer: int = 4,  # REPA: number of the block, from 1, whose output is projected
         guidance_embed: bool = False,  # distilled: the guidance scale is an input
+        positions: str = "bias",  # in TDNet's attention; bias: published; rope: rotary
+        qk_norm: bool = False,  # RMSNorm of queries and keys
     ) -> None:
         super().__init__()
         parts, grid = condition_parts.split("+"), latent_size // patch
         check_sizes(depth, width, heads, latent_size, patch, decode_layers, mask_ratio)
-        check_choices(predictor, parts, aggregation, backbone, conditioning)
+        check_choices(predictor, parts, aggregation, backbone, conditioning, positions)
+        check_rotary(positions, width // heads)
         check_blocks(depth - decode_layers, backbone, repa_layer if repa_width else 1)
         self.width, self.conditioning, self.mask_ratio = width, conditioning, mask_ratio
         self.latent_shape = (latent_channels, latent_size, latent_size)
@@ -299,9 +319,12 @@ class XMDPT(
         pose, source = (pose_length, pose_width), (source_length, source_width)
         self.canet = CANet(width, grid * grid, pose, source, parts, aggregation)
         self.tdnet = TDNet(
-            width, depth, heads, grid, patch, latent_channels, decode_layers, backbone
+            width, depth, heads, grid, patch, latent_channels, decode_layers, backbone,
+            rotary=positions == "rope", qk_norm=qk_norm,
+        )  # fmt: skip
+        self.mipnet = (
+            None if predictor == "none" else MIPNet(width, heads, grid, predictor, qk_norm)
         )
-        self.mipnet = None if predictor == "none" else MIPNet(width, heads, grid, predictor)
         self.tokens: TokenConditioner | None = None
         if conditioning == "tokens":
             self.tokens = TokenConditioner(width, depth, latent_channels, patch, vae_factor * patch)

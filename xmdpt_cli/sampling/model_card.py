@@ -105,8 +105,7 @@ def _made(metadata: Mapping[str, Any], training_config: str | None) -> str:
         how = f"{_distilled(metadata['distilled'])} Distilled for {trained}"
     lines = [
         "## How it was made\n",
-        f"{how} to predict {metadata['prediction']} on the "
-        f"{metadata['schedule']} schedule. Features: {networks}.",
+        f"{how} {_goal(metadata)}. Features: {networks}.",
     ]
     if data:
         lines.append(
@@ -125,6 +124,12 @@ def _made(metadata: Mapping[str, Any], training_config: str | None) -> str:
             "</details>",
         ]
     return "\n".join([*lines, ""])
+
+
+def _goal(metadata: Mapping[str, Any]) -> str:
+    if metadata["schedule"] == "flow":
+        return "to predict the velocity of flow matching"
+    return f"to predict {metadata['prediction']} on the {metadata['schedule']} schedule"
 
 
 def _distilled(record: Mapping[str, Any]) -> str:

@@ -35,4 +35,6 @@ def build_model(config: TrainConfig, dataset: PairDataset) -> XMDPT:
         vae_factor=dataset.resolution // side,
         repa_width=source_width if config.repa_weight else 0,
         repa_layer=config.repa_layer,
+        positions=config.positions,
+        qk_norm=config.qk_norm,
     )

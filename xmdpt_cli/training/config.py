@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 from xmdpt_cli.config import at_least, option
 from xmdpt_cli.errors import ConfigError
-from xmdpt_cli.training.run_config import RunConfig, positive, share
+from xmdpt_cli.training.loss_config import LossConfig, check_loss
+from xmdpt_cli.training.run_config import RunConfig, positive
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The model and its loss."""
+    """The model."""
 
     size: str = option("S", "Size of the model.", choices=("tiny", "S", "B", "L", "XL"))
     resolution: int = option(0, "Image side that the dataset must have, in pixels; 0: any.")
@@ -51,36 +52,16 @@ class ModelConfig:
     decode_layers: int = option(
         0, "Number of blocks after the predictor; 0: 2, for mdtv2 6 (S) or 4."
     )
-    prediction: str = option(
-        "epsilon", "Quantity that the model predicts; epsilon: the paper.", choices=("epsilon", "v")
+    positions: str = option(
+        "bias",
+        "Positions in attention; bias: published, a learned bias by offset, rope: rotary.",
+        choices=("bias", "rope"),
     )
-    schedule: str = option(
-        "linear", "Noise schedule; linear: the paper.", choices=("linear", "cosine")
-    )
-    loss_weighting: str = option(
-        "none",
-        "Weighting of the squared error by timestep; min-snr: with limit 5.",
-        choices=("none", "min-snr"),
-    )
-    masked_noise: str = option(
-        "independent",
-        "Noise of the masked pass; independent of the unmasked pass: published.",
-        choices=("independent", "shared"),
-    )
-    repa_weight: float = option(
-        0.0, "Weight of the REPA loss on the target's DINOv2 tokens; 0: off, REPA: 0.5."
-    )
-    repa_layer: int = option(4, "Number of the block whose output the REPA loss aligns.")
-    timestep_power: float = option(
-        1.0, "Power p of the timestep sampling t = T u^p; below 1: more noisy timesteps."
-    )
-    cond_drop_prob: float = option(
-        0.1, "Probability of dropping a sample's conditions, for guidance."
-    )
+    qk_norm: bool = option(False, "Normalise queries and keys in attention (RMSNorm).")
 
 
 @dataclass(frozen=True)
-class TrainConfig(RunConfig, ModelConfig):  # the last one's fields come first
+class TrainConfig(RunConfig, LossConfig, ModelConfig):  # the last one's fields come first
     """One training run. The defaults are the paper's recipe (sec. 4.1) for size S at 256 px, except
     ``swap_by``, ``online``, ``sampling_steps`` and ``sampling_solver``."""
 
@@ -96,9 +77,9 @@ class TrainConfig(RunConfig, ModelConfig):  # the last one's fields come first
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, 1, "sampling_steps")
-        at_least(self, 0, "mask_span", "repa_weight", "resolution", "decode_layers")
-        positive(self, "timestep_power", "power")
-        share(self, "cond_drop_prob")
+        at_least(self, 0, "mask_span", "resolution", "decode_layers")
+        positive(self, "power")
+        check_loss(self)
         if not self.mask_ratio + self.mask_span < 1:
             raise ConfigError("mask_ratio + mask_span must stay below 1")
         if self.predictor != "none" and not self.mask_ratio > 0:
@@ -110,3 +91,12 @@ class TrainConfig(RunConfig, ModelConfig):  # the last one's fields come first
     @property
     def varying_shapes(self) -> bool:
         return bool(self.mask_span)
+
+    @property
+    def least_micro_batch(self) -> int:
+        return 2 if self.contrastive_weight else 1
+
+    @property
+    def default_guidance(self) -> float:
+        """The guidance scale that the model samples with: 1 if training already included it."""
+        return 1.0 if self.model_guidance else self.guidance

@@ -128,7 +128,7 @@ class MetricsLogger:
         self.progress_values = {"loss": self.last_loss}  # most useful first, for narrow terminals
         self.progress_values |= {k: v for k, v in speed.items() if k != "steps_per_second"}
         if "masked_mse" in means:
-            self.progress_values["masked"] = means["masked_mse"] + means["masked_vb"]
+            self.progress_values["masked"] = means["masked_mse"] + means.get("masked_vb", 0.0)
         self.log(step, {**means, "learning_rate": learning_rate, **speed}, averaged)
 
     def _speed(self, seconds: float) -> dict[str, float]:

@@ -62,7 +62,8 @@ def state_bytes(model: nn.Module, config: RunConfig) -> int:
 def _is_block_matrix(name: str, parameter: nn.Parameter) -> bool:
     """Attention and MLP weights: they map tokens to tokens. Modulations are AdamW's."""
     in_block = "block" in name and (".attn." in name or ".mlp." in name)
-    return (in_block or ".source_kv." in name) and name.endswith(".weight")
+    matrix = name.endswith(".weight") and parameter.dim() == 2  # no gain of QK-norm
+    return (in_block or ".source_kv." in name) and matrix
 
 
 class Muon(torch.optim.Optimizer):

@@ -22,6 +22,7 @@ from xmdpt_cli.files import content, write_text, writing
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.model.checkpoint import save_model
 from xmdpt_cli.training import checkpoint
+from xmdpt_cli.training.run_config import RunConfig
 from xmdpt_cli.training.task import Task
 from xmdpt_cli.utils import records
 
@@ -34,7 +35,11 @@ _FREE |= {"sampling_steps", "sampling_solver", "guidance", "power"}  # only trav
 FORCEABLE = {"learning_rate", "weight_decay", "ema", "ema_warmup", "cond_drop_prob", "mask_ratio"}
 FORCEABLE |= {"mask_span", "loss_weighting", "repa_weight", "timestep_power", "online"}
 FORCEABLE |= {"masked_noise", "swap_by", "max_grad_norm"}
+FORCEABLE |= {"timestep_sampling", "logit_mean", "logit_std"}
+FORCEABLE |= {"contrastive_weight", "model_guidance"}
 FORCEABLE |= {"precision", "compile", "steps", "resolution", "source_encoder", "pose_encoder"}
+#: Settings whose default is not what versions without them did.
+_CHANGED = {"masked_noise", "swap_by"}
 
 RUN = "run.json"
 #: The kinds of trainings, by the entry of run.json with their settings.
@@ -98,7 +103,7 @@ def _identity_of(out: Path, task: Task, force: bool) -> tuple[dict[str, Any], bo
     before = read_run(out) if (out / "checkpoints" / "latest").is_file() else None
     differs: dict[str, str] = {}
     if before is not None:
-        differs = differences(before["config"], identity["config"])
+        differs = differences({**_later_settings(config), **before["config"]}, identity["config"])
         if before["data"] != identity["data"]:
             differs["data"] = "another prepared dataset" + _other_tables(before, identity)
         if ("teacher" in before) != ("teacher" in identity):
@@ -117,6 +122,12 @@ def _identity_of(out: Path, task: Task, force: bool) -> tuple[dict[str, Any], bo
                     "give a larger --steps, or leave the settings as they were",
                 )
     return identity, before is None or bool(differs)
+
+
+def _later_settings(config: RunConfig) -> dict[str, Any]:
+    """The settings that a run of an earlier version lacks: their default is what it did."""
+    fields = dataclasses.fields(config)
+    return {field.name: field.default for field in fields if field.name not in _CHANGED}
 
 
 def open_folder(

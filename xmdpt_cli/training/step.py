@@ -27,6 +27,7 @@ from xmdpt_cli.model import XMDPT, Mask, kernels
 from xmdpt_cli.model.fast import training_passes
 from xmdpt_cli.training.conditions import conditions_of
 from xmdpt_cli.training.config import TrainConfig
+from xmdpt_cli.training.timesteps import sample_timesteps
 
 
 class StepNoise(NamedTuple):
@@ -146,10 +147,6 @@ def step_inputs(
     random = batch.step_noise
     assert random is not None
     on_device = partial(to_device, device=device)
-    # t = T u^power; the paper's power is 1: uniform
-    timesteps = (
-        (1000 * random.uniform[:, 0].double() ** config.timestep_power).long().clamp(max=999)
-    )
     kept = random.uniform[:, 1:] >= config.cond_drop_prob
     mask = None
     if config.predictor != "none":
@@ -160,7 +157,7 @@ def step_inputs(
         source=sample_posterior(on_device(batch.source_moments), on_device(random.source), scale),
         noise=on_device(random.noise),
         masked_noise=on_device(random.masked_noise) if independent else None,
-        timesteps=on_device(timesteps),
+        timesteps=on_device(sample_timesteps(random.uniform[:, 0], config)),
         keep=on_device(kept[:, 0]),
         keep_masked=on_device(kept[:, 1]),
         pose_tokens=on_device(batch.pose_tokens),
@@ -176,8 +173,10 @@ def logged_terms(losses: Losses) -> dict[str, Tensor]:
     terms = {"loss": losses.total, "mse": losses.mse}
     if losses.vb is not None:
         terms["vb"] = losses.vb
-    if losses.masked_mse is not None and losses.masked_vb is not None:
-        terms |= {"masked_mse": losses.masked_mse, "masked_vb": losses.masked_vb}
+    if losses.masked_mse is not None:
+        terms["masked_mse"] = losses.masked_mse
+    if losses.masked_vb is not None:
+        terms["masked_vb"] = losses.masked_vb
     return {name: value.detach().mean() for name, value in terms.items()}
 
 
@@ -220,18 +219,25 @@ class TrainStep(Step):
             repa = None
             if inputs.target_tokens is not None:
                 repa = repa_target(inputs.target_tokens, model.tdnet.grid)
-            passes = training_passes(
+            run = partial(
+                training_passes,
                 model,
                 schedule.add_noise(inputs.target, inputs.noise, t),
                 t,
                 condition,
                 tokens=tokens,
-                keep=inputs.keep,
                 mask=inputs.mask,
                 masked_latents=schedule.add_noise(inputs.target, masked_noise, t),
-                keep_masked=inputs.keep_masked,
                 source_latents=inputs.source,
             )
+            unconditional = masked_unconditional = None
+            if config.model_guidance:
+                none = torch.zeros_like(inputs.keep)
+                with torch.no_grad():
+                    unconditional, masked_unconditional, _ = run(
+                        keep=none, keep_masked=none, repa=False
+                    )
+            passes = run(keep=inputs.keep, keep_masked=inputs.keep_masked)
             return training_loss(
                 passes.out,
                 inputs.target,
@@ -244,6 +250,12 @@ class TrainStep(Step):
                 repa_weight=config.repa_weight,
                 weighting=config.loss_weighting,
                 schedule=schedule,
+                keep=inputs.keep,
+                keep_masked=inputs.keep_masked,
+                unconditional=unconditional,
+                masked_unconditional=masked_unconditional,
+                model_guidance=config.model_guidance,
+                contrastive_weight=config.contrastive_weight,
             )
 
 

@@ -27,9 +27,11 @@ def validation_losses(
 
     ``val_mse_q1`` .. ``q4`` and ``val_vb_q1`` .. ``q4``: means over the pairs, q1 the quarter with
     the least noise. ``val_mse`` and ``val_vb``: means over the quartiles; ``val_loss``: their sum.
+    Flow matching has no ``val_vb``.
     """
-    mse: list[list[Tensor]] = [[], [], [], []]
-    vb: list[list[Tensor]] = [[], [], [], []]
+    terms: dict[str, list[list[Tensor]]] = {"val_mse": [[], [], [], []]}
+    if schedule.trains_variance:
+        terms["val_vb"] = [[], [], [], []]
     times = [stratified(len(pairs.positions), schedule.steps, q) for q in range(4)]
     for number, part in enumerate(pairs.chunks(device)):
         condition, tokens = conditions_of(model, part)
@@ -39,16 +41,17 @@ def validation_losses(
             first = number * CHUNK
             t = torch.from_numpy(times[q][first : first + len(part.positions)]).to(device)
             out = model(schedule.add_noise(part.target, noise, t), t, condition, tokens)
-            terms = loss_terms(out, part.target, noise, t, schedule)
-            mse[q].append(terms[0])
-            vb[q].append(terms[1])
-    values = {"val_loss": 0.0, "val_mse": 0.0, "val_vb": 0.0}
-    for name, quartiles in (("val_mse", mse), ("val_vb", vb)):
+            rows = loss_terms(out, part.target, noise, t, schedule)
+            for quartiles, row in zip(terms.values(), rows, strict=False):
+                assert row is not None
+                quartiles[q].append(row)
+    values = {"val_loss": 0.0, **dict.fromkeys(terms, 0.0)}
+    for name, quartiles in terms.items():
         for q, parts in enumerate(quartiles):
             value = float(torch.cat(parts).double().mean())
             values[f"{name}_q{q + 1}"] = value
             values[name] += value / 4
-    values["val_loss"] = values["val_mse"] + values["val_vb"]
+    values["val_loss"] = sum(values[name] for name in terms)
     return values
 
 
