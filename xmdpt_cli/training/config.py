@@ -92,3 +92,12 @@ class TrainConfig(RunConfig, LossConfig, ModelConfig):  # the last one's fields 
     @property
     def varying_shapes(self) -> bool:
         return bool(self.mask_span)
+
+    @property
+    def least_micro_batch(self) -> int:
+        return 2 if self.contrastive_weight else 1
+
+    @property
+    def default_guidance(self) -> float:
+        """The guidance scale that the model samples with: 1 if training already included it."""
+        return 1.0 if self.model_guidance else self.guidance
