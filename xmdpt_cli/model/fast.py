@@ -71,14 +71,15 @@ def training_passes(
     keep_masked: Tensor | None = None,  # (N,) bool, in the masked pass
     source_latents: Tensor | None = None,  # (N, C, h, w), for the masked pass
     cfg_scales: Tensor | None = None,  # (N,), of a model with ``guidance_embed``
+    repa: bool = True,  # False: no projection of the hidden tokens
 ) -> Passes:
     """``model(...)`` and ``model.forward_masked(...)`` in one walk through the blocks."""
     net = model.tdnet
     x_embedded, kv, c = model.embed(latents, timesteps, condition, tokens, keep, cfg_scales)
     if mask is None:
-        x, _, _, repa = _encode(model, c[None], None, x_embedded, None, None, kv, None)
+        x, _, _, projected = _encode(model, c[None], None, x_embedded, None, None, kv, None, repa)
         out = _decode(net, c, x + net.decoder_pos_embed, x_embedded, kv)
-        return Passes(out, None, repa)
+        return Passes(out, None, projected)
 
     assert masked_latents is not None
     assert source_latents is not None
@@ -92,8 +93,8 @@ def training_passes(
         with torch.no_grad():
             source = net.embed(source_latents)  # (N, T, D)
     both = torch.stack([c, c_masked])  # (2, N, D)
-    x, masked_x, source, repa = _encode(
-        model, both, mask, x_embedded, masked, source, kv, kv_masked
+    x, masked_x, source, projected = _encode(
+        model, both, mask, x_embedded, masked, source, kv, kv_masked, repa
     )
     assert masked_x is not None
     masked = _predict_masked(mipnet, masked_x, mask, net.decoder_pos_embed, c_masked, source)
@@ -106,7 +107,7 @@ def training_passes(
         None if kv is None or kv_masked is None else torch.cat([kv, kv_masked]),
     )
     unmasked_out, masked_out = out.chunk(2)
-    return Passes(unmasked_out, masked_out, repa)
+    return Passes(unmasked_out, masked_out, projected)
 
 
 def _encode(
@@ -118,9 +119,10 @@ def _encode(
     source: Tensor | None,  # (N, T, D)
     kv: Tensor | None,
     kv_masked: Tensor | None,
+    repa: bool,
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
     """x, masked and source after the encoder blocks, and REPA's projection."""
-    net, repa = model.tdnet, None
+    net, projected = model.tdnet, None
     shared = shared_positions(net, kv, None if mask is None else mask.ids_keep)
     skips: list[tuple[Tensor, Tensor | None, Tensor | None]] = []
     for i, block in enumerate(net.blocks[: net.encoder_depth]):
@@ -131,9 +133,9 @@ def _encode(
         )  # fmt: skip
         if net.backbone == "mdtv2" and block.skip_linear is None:
             skips.append((x, masked, source))
-        if model.repa_projector is not None and i + 1 == model.repa_layer:
-            repa = model.repa_projector(x)
-    return x, masked, source, repa
+        if repa and model.repa_projector is not None and i + 1 == model.repa_layer:
+            projected = model.repa_projector(x)
+    return x, masked, source, projected
 
 
 def _encoder_block(

@@ -38,6 +38,13 @@ class LossConfig:
         0.0, "Weight of the REPA loss on the target's DINOv2 tokens; 0: off, REPA: 0.5."
     )
     repa_layer: int = option(4, "Number of the block whose output the REPA loss aligns.")
+    contrastive_weight: float = option(
+        0.0, "Weight of the distance to another sample's target; 0: off, the method's paper: 0.05."
+    )
+    model_guidance: float = option(
+        0.0,
+        "Scale w of model guidance, for sampling without guidance; 0: off, 0.5: as guidance 2.",
+    )
     timestep_sampling: str = option(
         "power",
         "Distribution of the timesteps; power: u^p, logit-normal: more in the middle (SD3).",
@@ -66,6 +73,11 @@ def check_loss(config: LossConfig) -> None:
         )
     at_least(config, 0, "repa_weight")
     positive(config, "timestep_power", "logit_std")
-    share(config, "cond_drop_prob")
+    share(config, "cond_drop_prob", "contrastive_weight", "model_guidance")
+    if config.model_guidance and not config.cond_drop_prob:
+        raise ConfigError(
+            "model_guidance needs a model that also learns to predict without conditions",
+            "--cond-drop-prob 0.1",
+        )
     if not math.isfinite(config.logit_mean):
         raise ConfigError(f"logit_mean must be a finite number, not {config.logit_mean}")
