@@ -34,7 +34,7 @@ _VISIBLE = 0.4  # share of the pixels about a part that must show it
 def refit_joints(
     generated: Pixels, view: View, parts: Iterable[str] = tuple(PARTS)
 ) -> dict[str, float]:
-    """Distance of each visible part (of ``PARTS``) from where the skeleton has it, in image heights.
+    """Distance of each visible part (of ``PARTS``) from its place in the skeleton, in heights.
 
     ``generated``: (H, W, 3) uint8, the person of ``view`` in its pose, of any size, also
     squashed to a square. A distance above ``REACH`` is not measured, but is about ``REACH`` or
