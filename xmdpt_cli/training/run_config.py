@@ -90,6 +90,11 @@ class RunConfig:
         """Whether the shapes of a step's tensors change from step to step."""
         return False
 
+    @property
+    def needs_joints(self) -> bool:
+        """Whether the loss reads the keypoints of both images."""
+        return False
+
     def doubts(self, start: str = "its random initial values") -> list[str]:
         """Warnings about settings that are valid but probably not intended. ``start``: the values
         that the weights have before the first step."""
