@@ -10,17 +10,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
+from scipy import stats
 from toy_models import SIZE, make_model
 
 from xmdpt_cli.datasets.find import find_dataset
+from xmdpt_cli.errors import ConfigError
+from xmdpt_cli.files import only_process
 from xmdpt_cli.prepare.pipeline import prepare_dataset
 from xmdpt_cli.toy.encoders import toy_encoders
 from xmdpt_cli.toy.synthetic import make_synthetic
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "examples/experiments"
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
+
+
+@pytest.fixture(autouse=True)
+def as_for_a_script_that_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(EXPERIMENTS)
 
 
 def script(name: str) -> ModuleType:
@@ -111,9 +120,7 @@ def test_distillation(
     prepared: Prepared,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.syspath_prepend(EXPERIMENTS)  # as for a script that is run
     compared = script("distillation")
     given = [str(prepared.model), "--data", str(prepared.data), "--out", str(tmp_path)]
     given += ["--student-steps", "2", "--seed", "0", "1", "--steps", "1"]
@@ -131,6 +138,109 @@ def test_distillation(
     assert "| student | 2 | 2 |" in capsys.readouterr().out
 
 
+def ablation(folder: Path, name: str, title: str, setting: str) -> None:
+    text = f'# {title}\nbase = "demo/tokens-64"\n\n[train]\n{setting}\n'
+    (folder / f"{name}.toml").write_text(text, encoding="utf-8")
+
+
+def test_ablations(
+    prepared: Prepared,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ablations = script("ablations")
+    # counting takes seconds and has tests of its own
+    monkeypatch.setattr(ablations, "pair_flops", lambda task: 1.5 if task.config.mask_span else 1)
+    folder, out = tmp_path / "rows", tmp_path / "out"
+    folder.mkdir()
+    ablation(folder, "costly", "a costlier row", "mask_span = 0.1")
+    ablation(folder, "diverges", "diverges", 'optimizer = "adamw"\nlearning_rate = 1e30')
+    ablation(folder, "no-warmup", "no warm-up", "warmup_steps = 0")
+    given = [str(folder), "--data", str(prepared.data), "--out", str(out), "--limit", "2"]
+    given += ["--steps", "4", "--seed", "0", "--curve", "2"]
+    # a run that another process has is left to it; one that fails does not stop the others
+    failed = pytest.raises(SystemExit, match="diverges-seed0: the loss is not finite")
+    with only_process(out, ".costly-seed0.lock"), failed:
+        ablations.main(given)
+    found = {r["row"]: r for r in json.loads((out / "records.json").read_text())}
+    assert set(found) == {"base", "no-warmup"}
+    base = found["base"]
+    assert [point["steps"] for point in base["curve"]] == [2, 4]
+    assert base["curve"][0]["scores"] != base["curve"][1]["scores"] == base["scores"]
+    assert found["no-warmup"]["scores"] != base["scores"]
+
+    weights = out / "base-seed0/model/model.safetensors"
+    written = weights.stat().st_mtime_ns
+    (out / "no-warmup-seed0/ablation.json").unlink()  # trained, not measured
+    ablations.main([*given, "--rows", "costly", "no-warmup"])
+    assert weights.stat().st_mtime_ns == written
+    base, costly, again = json.loads((out / "records.json").read_text())
+    assert (again["row"], again["steps_per_second"]) == ("no-warmup", 0)
+    assert again["scores"] == found["no-warmup"]["scores"]
+    assert (costly["row"], costly["steps"]) == ("costly", 2)  # int(4 / 1.5)
+    table = capsys.readouterr().out
+    assert "| demo/tokens-64 | 4 | " in table
+    assert "| a costlier row | 2 | " in table
+    for name in ("differences", "curve"):
+        assert ET.parse(out / f"{name}.svg").getroot().tag.endswith("svg")
+        assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_folder_of_ablations_has_one_base(tmp_path: Path) -> None:
+    ablations = script("ablations")
+    ablation(tmp_path, "a", "a", "flip = false")
+    assert [row.title for row in ablations.read_rows(tmp_path)] == ["demo/tokens-64", "a"]
+    (tmp_path / "b.toml").write_text('# b\nbase = "demo/paper-64"\n[train]\n')
+    with pytest.raises(ConfigError, match=r"one base, not demo/tokens-64 .*, demo/paper-64"):
+        ablations.read_rows(tmp_path)
+    (tmp_path / "b.toml").write_text("# b\n[train]\n")
+    with pytest.raises(ConfigError, match=r"b\.toml needs .* a base"):
+        ablations.read_rows(tmp_path)
+
+
+def test_intervals_of_ablations(tmp_path: Path) -> None:
+    """Against scipy's paired t-test."""
+    script("ablations")
+    report = sys.modules["ablation_report"]
+    a, b = np.random.default_rng(0).normal(size=(2, 5))
+    groups = [{k: {"scores": {"psnr": x}} for k, x in enumerate(values)} for values in (a, b)]
+    mean, half = report.t_interval(report.differences(*groups, "psnr"))
+    found = stats.ttest_rel(a, b).confidence_interval(0.95)
+    np.testing.assert_allclose([mean - half, mean + half], found)
+    assert report.t_interval([3.0]) == (3.0, None)
+    assert report.reached([(0.5, 1.0), (1.0, 3.0)], 2.5) == pytest.approx(0.875)
+    assert report.reached([(0.5, 1.0), (1.0, 3.0)], 4.0) is None
+
+
+def test_the_table_of_ablations_pairs_the_seeds(tmp_path: Path) -> None:
+    """Seeds differ by more than the rows do, but a row is lower with every seed."""
+    script("ablations")
+    report = sys.modules["ablation_report"]
+    errors = {"base": (10.0, 20.0, 30.0), "a": (9.0, 18.9, 29.1), "b": (9.0, 21.0, 30.0)}
+    records = [
+        {"row": row, "title": row, "seed": seed, "steps": 4, "flops": 2e9, "curve": [],
+         "scores": {"torso_colour_error": value, "ssim_256": 0.5}}
+        for row, values in errors.items()
+        for seed, value in enumerate(values)
+    ]  # fmt: skip
+    report.write_report(tmp_path, records, "about")
+    table = (tmp_path / "table.md").read_text()
+    assert "| base | 4 | 2 | 3 | 0.5 ± 0 | 20 ± 25 |" in table  # 4.303 * 10 / sqrt(3)
+    assert "| a | +0 ± 0 | **-1 ± 0.25 better** |" in table
+    assert "| b | +0 ± 0 | +0 ± 2.5 |" in table
+
+
+@pytest.mark.parametrize(
+    "folder", sorted((EXPERIMENTS / "ablations").iterdir()), ids=lambda p: p.name
+)
+def test_the_folders_of_ablations_are_valid(folder: Path) -> None:
+    """Every row has a title of its own and differs from the base."""
+    base, *rows = script("ablations").read_rows(folder)
+    assert len({row.title for row in rows}) == len(rows) > 2
+    assert all(row.config != base.config for row in rows)
+
+
 def test_metrics(capsys: pytest.CaptureFixture[str]) -> None:
     script("metrics").main(["--pairs", "2", "--rounds", "2"])
     shown = capsys.readouterr().out
@@ -141,7 +251,8 @@ def test_metrics(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_every_experiment_is_tested() -> None:
     here = Path(__file__).read_text(encoding="utf-8")
-    scripts = sorted(EXPERIMENTS.glob("*.py"))
+    files = sorted(EXPERIMENTS.glob("*.py"))
+    scripts = [path for path in files if "\ndef main(" in path.read_text(encoding="utf-8")]
     assert len(scripts) > 2
     for path in scripts:
         assert f'script("{path.stem}")' in here, f"{path.name} has no test"

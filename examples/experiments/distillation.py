@@ -20,25 +20,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from solvers import Experiment, edges
+from held_out import LPIPS, HeldOut, mean_psnr
+from held_out import MEASURES as ALL_MEASURES
 
 from xmdpt_cli.config import resolve
 from xmdpt_cli.distillation.config import DistillConfig
 from xmdpt_cli.distillation.distill import distill
 from xmdpt_cli.files import write_text
 from xmdpt_cli.images import ImageArray, save_png
-from xmdpt_cli.metrics.evaluate import Networks, evaluate_pairs
-from xmdpt_cli.metrics.lpips_metric import LpipsNetwork
-from xmdpt_cli.metrics.pixel_metrics import psnr
 from xmdpt_cli.report.contact_sheet import contact_sheet
-from xmdpt_cli.report.evaluation_json import to_json
 from xmdpt_cli.report.tables import Table
 from xmdpt_cli.sampling.sampler import SamplingConfig
-from xmdpt_cli.toy.measures import TOY_METRICS
 
-LPIPS = "lpips_alex_v0.1_toy"
 #: metric -> whether more is better
-MEASURES = {"ssim_256": True, "torso_colour_error": False, "silhouette_iou": True, LPIPS: False}
+MEASURES = {
+    name: ALL_MEASURES[name] for name in ("ssim_256", "torso_colour_error", "silhouette_iou", LPIPS)
+}
 CONVERGED = 50  # steps of DDIM
 SHOWN = 6  # rows of a contact sheet
 
@@ -51,19 +48,18 @@ class Comparison:
     def __init__(self, data: str, teacher: Path, out: Path, preset: str | None) -> None:
         self.data, self.teacher, self.out, self.preset = data, teacher, out, preset
         self.name = teacher.name
-        experiment = Experiment(data, teacher, None)
-        self.pairs = experiment.pairs
-        defaults = experiment.sampler.sampling_config()
+        held_out = HeldOut(data, teacher)
+        self.pairs = held_out.pairs
+        defaults = held_out.sampler.sampling_config()
         guidance, power = defaults.guidance, defaults.power
         self.images: dict[str, list[ImageArray]] = {}
         self.records: list[Record] = []
-        reference = experiment.generate(SamplingConfig(CONVERGED, guidance, power))
-        self.reference = reference
-        self._add("teacher", CONVERGED, reference)
+        self.reference = held_out.generate(SamplingConfig(CONVERGED, guidance, power))
+        self._add("teacher", CONVERGED, held_out, self.reference)
         for steps in (4, 2, 1):
             # at the student's timesteps
             config = SamplingConfig(steps, guidance, power, spacing="angle")
-            self._add("not distilled", steps, experiment.generate(config))
+            self._add("not distilled", steps, held_out, held_out.generate(config))
 
     def add_student(self, steps: int, seed: int, settings: dict[str, Any]) -> None:
         """Distil, if that is not done, and measure."""
@@ -75,16 +71,19 @@ class Comparison:
             preset=self.preset,
         )
         model = distill(config, self.teacher, self.data, folder, say=print).model
-        experiment = Experiment(self.data, model, None)
-        self._add("student", steps, experiment.generate(experiment.sampler.sampling_config()), seed)
+        held_out = HeldOut(self.data, model)
+        images = held_out.generate(held_out.sampler.sampling_config())
+        self._add("student", steps, held_out, images, seed)
 
-    def _add(self, row: str, steps: int, images: list[ImageArray], seed: int | None = None) -> None:
-        pairs = [pair._replace(generated=new) for pair, new in zip(self.pairs, images, strict=True)]
-        networks = Networks(LpipsNetwork("toy"))
-        report = evaluate_pairs(pairs, protocol="native", networks=networks, extra=TOY_METRICS)
-        found = to_json(report)
-        sharp = [edges(pair.generated) / edges(pair.ground_truth) for pair in pairs]
-        near = [min(psnr(a, b), 60.0) for a, b in zip(images, self.reference, strict=True)]
+    def _add(
+        self,
+        row: str,
+        steps: int,
+        held_out: HeldOut,
+        images: list[ImageArray],
+        seed: int | None = None,
+    ) -> None:
+        found = held_out.evaluate(images, intervals=True)
         record = {
             "teacher": self.name,
             "row": row,
@@ -92,8 +91,8 @@ class Comparison:
             "seed": seed,
             "scores": {name: found["rows"]["generated"][name] for name in MEASURES},
             "intervals": {name: found["intervals"]["generated"][name] for name in MEASURES},
-            "sharpness": float(np.mean(sharp)),
-            "to_teacher": float(np.mean(near)),
+            "sharpness": held_out.sharpness(images),
+            "to_teacher": mean_psnr(images, self.reference),
         }
         record["within"] = self._within(record)
         self.records.append(record)

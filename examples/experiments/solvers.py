@@ -20,29 +20,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from held_out import HeldOut, mean_psnr
 
-from xmdpt_cli.data.dataset import PairDataset
-from xmdpt_cli.data.loader import eval_batches
-from xmdpt_cli.diffusion import SOLVERS, SPACINGS, start_noise
+from xmdpt_cli.diffusion import SOLVERS, SPACINGS
 from xmdpt_cli.diffusion.guidance import evaluated_branches
 from xmdpt_cli.diffusion.solvers import spaced
 from xmdpt_cli.files import write_text
 from xmdpt_cli.images import ImageArray
-from xmdpt_cli.metrics.evaluate import ImagePair, Networks, evaluate_pairs
-from xmdpt_cli.metrics.lpips_metric import LpipsNetwork
-from xmdpt_cli.metrics.pixel_metrics import psnr
 from xmdpt_cli.report.charts import Line, line_chart
-from xmdpt_cli.report.evaluation_json import to_json
 from xmdpt_cli.report.tables import Table
-from xmdpt_cli.sampling.conditioning import Conditions
-from xmdpt_cli.sampling.encoders import vae_for
-from xmdpt_cli.sampling.sampler import Sampler, SamplingConfig
-from xmdpt_cli.toy.measures import TOY_METRICS
+from xmdpt_cli.sampling.sampler import SamplingConfig
 
-LPIPS = "lpips_alex_v0.1_toy"
-MEASURES = ("ssim_256", "psnr", LPIPS, "torso_colour_error", "silhouette_iou")
 PLOTS = {
     "ssim_256": "SSIM of held-out pairs",
     "to_converged": "PSNR in dB against the converged images",
@@ -50,64 +39,29 @@ PLOTS = {
 CONVERGED = 250  # steps of DPM-Solver++(2M)
 
 
-class Experiment:
-    """One model and the held-out pairs of one dataset."""
+class Solvers:
+    """One model whose sampling configurations are compared."""
 
-    def __init__(self, data: str, model: Path, limit: int | None, batch: int = 16) -> None:
-        self.sampler, self.dataset = Sampler.load(model), PairDataset(data, "test")
-        self.vae = vae_for(self.sampler, self.dataset)
-        tokens = self.sampler.model.conditioning == "tokens"
-        scale = float(self.sampler.metadata["encoders"]["vae"]["scale"])
-        self.parts: list[Conditions] = []
-        self.pairs: list[ImagePair] = []
-        for rows in eval_batches(self.dataset, batch, limit, pose_maps=tokens):
-            self.parts.append(Conditions.of_batch(rows, scale))
-            for i in range(len(rows.pairs)):
-                self.pairs.append(
-                    ImagePair(
-                        generated=rows.source_images[i].numpy(),
-                        ground_truth=rows.target_images[i].numpy(),
-                        keypoints=rows.target_keypoints[i].numpy(),
-                        name=rows.pairs[i],
-                    )
-                )
+    def __init__(self, data: str, model: Path, limit: int | None) -> None:
+        self.held_out = HeldOut(data, model, limit)
+        self.sampler = self.held_out.sampler
         self.converged: dict[tuple[float, float], list[ImageArray]] = {}
-        self.networks = Networks(LpipsNetwork("toy"))
-
-    def generate(self, config: SamplingConfig) -> list[ImageArray]:
-        images: list[ImageArray] = []
-        for conditions in self.parts:
-            first = len(images)
-            positions = list(range(first, first + len(conditions.pose_tokens)))
-            noise = start_noise(self.sampler.model.latent_shape, config.seed, positions)
-            images += list(self.vae.decode(self.sampler.latents(noise, conditions, config)))
-        return images
 
     def measure(self, config: SamplingConfig) -> dict[str, Any]:
         """The record of one sampling configuration, JSON-ready."""
+        generate = self.held_out.generate
         key = (config.guidance, config.power)
         if key not in self.converged:
             many = SamplingConfig(CONVERGED, *key, config.seed, "dpmpp-2m", "trailing")
-            self.converged[key] = self.generate(many)
+            self.converged[key] = generate(many)
         start = time.perf_counter()
-        images = self.generate(config)
+        images = generate(config)
         seconds = time.perf_counter() - start
-        pairs = [pair._replace(generated=new) for pair, new in zip(self.pairs, images, strict=True)]
-        extra = TOY_METRICS if self.dataset.manifest["toy"] else ()
-        report = evaluate_pairs(
-            pairs, protocol="native", networks=self.networks, extra=extra, intervals=False
-        )
-        row = to_json(report)["rows"]
-        distances = [psnr(new, old) for new, old in zip(images, self.converged[key], strict=True)]
-        scores = {name: row["generated"].get(name) for name in MEASURES}
-        scores["sharpness"] = float(
-            np.mean([edges(pair.generated) / edges(pair.ground_truth) for pair in pairs])
-        )
-        scores["to_converged"] = float(np.mean([min(value, 60.0) for value in distances]))
+        scores = self.held_out.scores(images)
+        scores["to_converged"] = mean_psnr(images, self.converged[key])
         if config.cache > 1:
-            uncached = self.generate(dataclasses.replace(config, cache=1))
-            distances = [psnr(new, old) for new, old in zip(images, uncached, strict=True)]
-            scores["to_uncached"] = float(np.mean([min(value, 60.0) for value in distances]))
+            uncached = generate(dataclasses.replace(config, cache=1))
+            scores["to_uncached"] = mean_psnr(images, uncached)
         return {
             "sampling": dataclasses.asdict(config),
             "forwards": self.forwards(config),
@@ -122,12 +76,6 @@ class Experiment:
         guided = [low <= t / schedule.steps <= high for t in times]
         scales = [config.guidance if inside else 1.0 for inside in guided]
         return sum(evaluated_branches(scales, config.cache))
-
-
-def edges(image: ImageArray) -> float:
-    """Mean absolute difference of neighbouring pixels: blur lowers it."""
-    pixels = image.astype(np.float64)
-    return float(np.abs(np.diff(pixels, axis=0)).mean() + np.abs(np.diff(pixels, axis=1)).mean())
 
 
 def table(records: Sequence[dict[str, Any]]) -> str:
@@ -154,7 +102,7 @@ def plot(records: Sequence[dict[str, Any]], measure: str, title: str) -> str:
         if tuple(config["interval"]) == (0.0, 1.0) and config["cache"] == 1:
             name = f"{config['solver']}, {config['spacing']}"
             lines.setdefault(name, []).append((config["steps"], record["scores"][measure]))
-    return line_chart([Line(n, sorted(p)) for n, p in lines.items()], "steps", "", title)
+    return line_chart([Line(n, sorted(p)) for n, p in lines.items()], "steps", "", title).svg()
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -176,7 +124,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--name", default="solvers", help="name of the files")
     args = parser.parse_args(arguments)
     torch.manual_seed(0)
-    experiment = Experiment(args.data, args.model, args.limit)
+    experiment = Solvers(args.data, args.model, args.limit)
     intervals = [tuple(map(float, part.split(":"))) for part in args.interval or ["0:1"]]
     records = []
     for interval, solver, spacing, steps, cache in itertools.product(

@@ -2,34 +2,54 @@
 
 from __future__ import annotations
 
+import io
 import re
 from importlib import resources
 from xml.etree import ElementTree
 
 import pytest
 from bench_reports import sampling_report
+from PIL import Image
 
-from xmdpt_cli.report.charts import PROPERTIES, Line, bars, line_chart
+from xmdpt_cli.report.charts import PROPERTIES, Estimate, Line, bars, interval_chart, line_chart
 
 SPACE = "{http://www.w3.org/2000/svg}"
 
 
 def test_a_chart_has_its_lines_and_ticks() -> None:
     lines = [Line("a & b", [(4, 0.5), (8, 0.75), (50, 1.0)]), Line("c", [(8, 0.6)])]
-    svg = line_chart(lines, "steps", "score", "title")
+    svg = line_chart(lines, "steps", "score", "title").svg()
     assert "a &amp; b" in svg
     for tick in (">4<", ">8<", ">50<", ">0.5<", ">1<"):
         assert tick in svg
     line = ElementTree.fromstring(svg).iter(f"{SPACE}use")
     assert len([*line]) == 4 + 2  # points, and one in the legend for each line
-    assert line_chart(lines, "steps", "score", "title") == svg
+    assert line_chart(lines, "steps", "score", "title").svg() == svg
+
+
+def test_an_interval_chart_marks_each_row_at_its_value() -> None:
+    rows = [Estimate("worse", -2.0, (-3.0, -1.0)), Estimate("none", 0.0, None)]
+    rows.append(Estimate("better", 1.0, (-1.0, 3.0)))
+    chart = interval_chart(rows, "difference", "title")
+    root = ElementTree.fromstring(chart.svg())
+    titles = [title.text for title in root.iter(f"{SPACE}title")]
+    assert titles == ["worse: -2", "none: 0", "better: 1"]
+    (x0, y0), (x1, y1), (x2, y2) = (
+        (float(use.attrib["x"]), float(use.attrib["y"]))
+        for use in root.iter(f"{SPACE}use")
+        if use.get("class") == "dot"
+    )
+    assert (x1 - x0) / (x2 - x1) == pytest.approx(2, rel=1e-3)
+    assert y1 - y0 == pytest.approx(y2 - y1, rel=1e-2)
+    with Image.open(io.BytesIO(chart.png())) as image:
+        assert image.size == (2 * 720, 2 * (80 + 24 * 3))
 
 
 def test_text_is_escaped_and_a_dollar_is_no_formula() -> None:
     (label, *_) = [
         text.text
         for text in ElementTree.fromstring(
-            line_chart([Line("cost in $ and <b>", [(1, 0.5), (2, 0.6)])], "$x$", "", "")
+            line_chart([Line("cost in $ and <b>", [(1, 0.5), (2, 0.6)])], "$x$", "", "").svg()
         ).iter(f"{SPACE}text")
         if "cost" in (text.text or "")
     ]

@@ -49,7 +49,8 @@ def presets(
     }
     origins = _origins(kind, command, name)
     if set(origins.values()) != {name}:
-        text += f"\n\nwith its base, the settings that differ from the defaults:\n{_table(changed, origins)}"
+        text += "\n\nwith its base, the settings that differ from the defaults:\n"
+        text += _table(changed, origins)
     talk.result(
         {"preset": name, "about": _about(name), "settings": changed, "set_by": origins},
         text=f"{text}\n\n{command} with it: xmdpt {command} --preset {name}",

@@ -1,7 +1,7 @@
-"""Charts as SVG, made by matplotlib without a display.
+"""Charts as SVG and PNG, made by matplotlib without a display.
 
 Text stays text and the same numbers give the same bytes. A chart is written either as a file or as
-an element of a page, where its colours are those of the stylesheet (light and dark), and a mark
+an SVG element of a page, where its colours are those of the stylesheet (light and dark), and a mark
 shows its numbers on hovering.
 """
 
@@ -59,12 +59,13 @@ styled = matplotlib.style.context(["default", STYLE])  # independent of matplotl
 # 10,000 and 0.5, not 10^4
 plain_number = FuncFormatter(lambda v, _: f"{v:,.0f}" if v >= 1000 else f"{v:.4g}")
 percent_number = FuncFormatter(lambda value, _: f"{value:g}%")
+MOST_TICKS = 12  # on a line chart: with more, they are not the points of the lines
 MAX_BARS = 20  # a longer histogram is put into bins
 WIDTH = 440  # of the charts of the dataset page: on a phone their text is still legible
 
 
 class Chart:
-    """A figure with one pair of axes. Make, fill and write it in functions that are ``@styled``."""
+    """A figure with one pair of axes. Make and fill it in functions that are ``@styled``."""
 
     def __init__(self, width: float, height: float) -> None:
         """Pixels of the viewBox; a page scales the chart to its column."""
@@ -85,6 +86,13 @@ class Chart:
         root.set("xmlns", "http://www.w3.org/2000/svg")
         return ElementTree.tostring(root, encoding="unicode") + "\n"
 
+    @styled
+    def png(self) -> bytes:
+        """As a PNG file, on white, with twice the pixels of the viewBox."""
+        stream = io.BytesIO()
+        self.figure.savefig(stream, format="png", dpi=144, metadata={"Software": None})
+        return stream.getvalue()
+
     def inline(self, label: str) -> Markup:
         """As an element of a page; ``label`` is its text for screen readers."""
         self.figure.patch.set_visible(False)
@@ -100,6 +108,7 @@ class Chart:
                 element.set("style", re.sub("#[0-9a-f]{6}", _property, style))
         return Markup(ElementTree.tostring(root, encoding="unicode"))
 
+    @styled
     def _elements(self) -> ElementTree.Element:
         """The SVG without what a page does not need, and with titles."""
         stream = io.BytesIO()
@@ -220,8 +229,8 @@ class Line(NamedTuple):
 
 
 @styled
-def line_chart(lines: Iterable[Line], across: str, up: str, title: str) -> str:
-    """``lines`` over a logarithmic x axis, as an SVG file; ``across`` and ``up`` name the axes."""
+def line_chart(lines: Iterable[Line], across: str, up: str, title: str) -> Chart:
+    """``lines`` over a logarithmic x axis; ``across`` and ``up`` name the axes."""
     chart = Chart(720, 400)
     places: set[float] = set()
     for number, line in enumerate(lines):
@@ -231,8 +240,47 @@ def line_chart(lines: Iterable[Line], across: str, up: str, title: str) -> str:
         dashes = "-" if number < len(COLOURS) else "--"
         chart.axes.plot(x, y, dashes, color=colour, marker="o", markersize=6, label=line.name)
     chart.axes.set(xscale="log", xlabel=across, ylabel=up, title=title)
-    chart.axes.set_xticks(sorted(places), [f"{x:g}" for x in sorted(places)])
+    if len(places) <= MOST_TICKS:
+        chart.axes.set_xticks(sorted(places), [f"{x:g}" for x in sorted(places)])
+    else:
+        chart.axes.xaxis.set_major_formatter(plain_number)
     chart.axes.minorticks_off()
     chart.axes.yaxis.set_major_formatter(plain_number)
     chart.axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    return chart.svg()
+    return chart
+
+
+class Estimate(NamedTuple):
+    name: str
+    value: float
+    interval: tuple[float, float] | None  # None: not known
+
+
+@styled
+def interval_chart(rows: Sequence[Estimate], across: str, title: str) -> Chart:
+    """A dot with its interval in a line for each row, the first at the top; a line marks 0.
+
+    Intervals are cut at the edge of the chart, which shows all dots and the intervals near them.
+    """
+    chart = Chart(720, 80 + 24 * len(rows))
+    for place, row in enumerate(rows):
+        colour = SOFT
+        if row.interval is not None:
+            low, high = row.interval
+            colour = SOFT if low <= 0 <= high else SERIES[0]
+            chart.axes.plot([low, high], [place, place], color=colour, linewidth=2)
+        title_of = f"{row.name}: {row.value:.4g}"
+        chart.mark(
+            chart.axes.plot([row.value], [place], "o", color=colour, markersize=6)[0],
+            "dot",
+            [title_of],
+        )
+    values = [row.value for row in rows] + [0.0]
+    room = 0.5 * (max(values) - min(values)) or 1.0
+    chart.axes.axvline(0, color=TEXT, linewidth=1)
+    chart.axes.set_xlim(min(values) - room, max(values) + room)
+    chart.axes.set_ylim(len(rows) - 0.5, -0.5)
+    chart.axes.set_yticks(range(len(rows)), [row.name for row in rows])
+    chart.axes.grid(axis="y", visible=False)
+    chart.axes.set(xlabel=across, title=title)
+    return chart

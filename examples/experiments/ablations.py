@@ -1,0 +1,239 @@
+"""What single settings do: ``python examples/experiments/ablations.py FOLDER --data D --out O``.
+
+FOLDER holds one TOML file a row. All files have the same base, which is the first row of the table,
+and a comment in the first line, which is the row's name there:
+
+    # min-SNR weighting (arXiv 2303.09556)
+    base = "demo/tokens-64"
+
+    [train]
+    loss_weighting = "min-snr"
+
+Every row is trained with every seed, into O/ROW-seedN/, generates the held-out pairs of the
+dataset with its default sampling, from the same start noise, and is measured. O gets records.json,
+table.md (means, and differences to the base of the same seed, with 95 % intervals over the seeds)
+and differences.svg and .png; with --curve also curve.svg and .png.
+
+With --equal compute a row gets as many steps as fit into the FLOPs of the base's run, so cheaper
+rows train longer. FLOPs are counted: matrix products, convolutions and attention of the model and
+its loss, not the optimizer. The file's own ``steps`` is not used.
+
+An interrupted command continues: rows that are measured are kept, a half-trained run resumes.
+Several processes may work on the same O: each takes a run that no other one has.
+
+--curve N measures a run at N points, if it is given from the start. These scores are those of the
+averaged weights (EMA). Where the learning rate decays, a run that ends at such a point is better.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ablation_report import BASE, Record, write_report
+from held_out import HeldOut
+from safetensors.torch import load_file
+
+from xmdpt_cli.config import differing, layers, resolve
+from xmdpt_cli.data.dataset import PairDataset
+from xmdpt_cli.errors import ConfigError, XmdptError
+from xmdpt_cli.files import only_process, write_text
+from xmdpt_cli.training.checkpoint import EMA, step_of, steps_in
+from xmdpt_cli.training.config import TrainConfig
+from xmdpt_cli.training.estimate import pair_flops
+from xmdpt_cli.training.loop import train, training_pairs
+from xmdpt_cli.training.task import TrainTask
+from xmdpt_cli.utils import records
+
+RECORD, FLOPS = "ablation.json", "flops.json"
+#: settings that a campaign sets itself
+_OWN = ("steps", "seed", "checkpoint_every", "keep_checkpoints", "keep_every")
+
+
+class Row(NamedTuple):
+    """A row of the table: a configuration, trained with several seeds."""
+
+    name: str
+    title: str
+    config: TrainConfig
+    flops: float = 0.0  # of a step
+
+
+def read_rows(folder: Path) -> list[Row]:
+    """The base, then the rows of a folder by name. Raises ConfigError."""
+    rows, bases = [], {}
+    for file in sorted(folder.glob("*.toml")):
+        found = layers(TrainConfig, "train", file=file)
+        title = file.read_text(encoding="utf-8").splitlines()[0]
+        if len(found) < 2 or not title.startswith("#"):
+            raise ConfigError(f"{file} needs a comment in its first line and a base")
+        bases[found[-2].where] = file
+        rows.append(
+            Row(file.stem, title.lstrip("# "), resolve(TrainConfig, "train", {}, file=file))
+        )
+    if len(bases) != 1:
+        named = ", ".join(f"{base} ({file.name})" for base, file in bases.items()) or "none"
+        raise ConfigError(f"the files of {folder} need one base, not {named}")
+    (base,) = bases
+    return [Row(BASE, base, resolve(TrainConfig, "train", {}, preset=base)), *rows]
+
+
+def with_flops(rows: Sequence[Row], dataset: PairDataset, file: Path) -> list[Row]:
+    """The rows with the FLOPs of their steps. ``file`` keeps them: counting takes seconds a row."""
+    known: dict[str, float] = records.read_if_there(dict[str, float], file) or {}
+    found = []
+    for row in rows:
+        key = json.dumps(settings_of(row.config))
+        if key not in known:
+            known[key] = pair_flops(TrainTask(row.config, dataset)) * row.config.batch_size
+        found.append(row._replace(flops=known[key]))
+    with only_process(file.parent, ".report.lock", wait=True):
+        write_text(file, json.dumps(known, indent=1))
+    return found
+
+
+class Campaign:
+    """Runs of all rows with all seeds in one folder."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.data, self.out, self.limit = args.data, args.out, args.limit
+        self.points, self.equal = args.curve, args.equal
+        rows = read_rows(args.folder)
+        unknown = set(args.rows or ()) - {row.name for row in rows}
+        if unknown:
+            raise ConfigError(f"no such row in {args.folder}: {', '.join(sorted(unknown))}")
+        if args.rows:
+            rows = [row for row in rows if row.name in (BASE, *args.rows)]
+        self.rows = with_flops(rows, training_pairs(self.data, self.out), self.out / FLOPS)
+        self.steps = args.steps or rows[0].config.steps  # of the base
+        self.seeds = args.seed
+
+    def config(self, row: Row, seed: int) -> TrainConfig:
+        """The row's configuration with the number of steps and checkpoints of this campaign."""
+        steps = self.steps
+        if self.equal == "compute":
+            steps = max(1, int(self.steps * self.rows[0].flops / row.flops))
+        every = max(1, steps // self.points) if self.points else 0
+        return dataclasses.replace(
+            row.config,
+            steps=steps,
+            seed=seed,
+            keep_checkpoints=1,
+            checkpoint_every=every or row.config.checkpoint_every,
+            keep_every=every,
+        )
+
+    def folder(self, row: Row, seed: int) -> Path:
+        return self.out / f"{row.name}-seed{seed}"
+
+    def record(self, row: Row, seed: int) -> Record | None:
+        """The record of a run that is trained and measured as this campaign would; else None."""
+        file = self.folder(row, seed) / RECORD
+        if not file.is_file():
+            return None
+        found: Record = json.loads(file.read_text(encoding="utf-8"))
+        config = self.config(row, seed)
+        same = found["settings"] == settings_of(config) and found["steps"] == config.steps
+        return found if same else None
+
+    def run(self, row: Row, seed: int) -> None:
+        """Train and measure."""
+        config, folder = self.config(row, seed), self.folder(row, seed)
+        print(f"{folder.name}: {config.steps} steps of {row.flops / 1e9:.4g} GFLOP", flush=True)
+        done = train(config, self.data, folder, say=print, warn=print)
+        held_out = HeldOut(self.data, done.model, self.limit)
+        record = {
+            "row": row.name,
+            "title": row.title,
+            "seed": seed,
+            "steps": config.steps,
+            "flops": row.flops,
+            "settings": settings_of(config),
+            "steps_per_second": done.steps_per_second,
+            "scores": _scores(held_out),
+        }
+        record["curve"] = self._curve(folder, held_out, record)
+        write_text(folder / RECORD, json.dumps(record, indent=1))
+        print(f"{folder.name}: {json.dumps(record['scores'])}", flush=True)
+
+    def _curve(self, folder: Path, held_out: HeldOut, record: Record) -> list[Record]:
+        """Scores by training step, the last one's included; none without --curve."""
+        if not self.points:
+            return []
+        found: list[Record] = []
+        for checkpoint in steps_in(folder / "checkpoints"):
+            if step_of(checkpoint) < record["steps"] and len(found) < self.points - 1:
+                held_out.sampler.model.load_state_dict(load_file(checkpoint / EMA))
+                found.append({"steps": step_of(checkpoint), "scores": _scores(held_out)})
+        return [*found, {"steps": record["steps"], "scores": record["scores"]}]
+
+    def report(self) -> None:
+        """Write what is measured so far."""
+        found = [self.record(row, seed) for row in self.rows for seed in self.seeds]
+        done = [record for record in found if record is not None]
+        how = "equal counted compute" if self.equal == "compute" else "equal steps"
+        with only_process(self.out, ".report.lock", wait=True):
+            write_report(self.out, done, f"{self.steps} steps of the base, {how}")
+
+
+def settings_of(config: TrainConfig) -> dict[str, Any]:
+    """The settings that differ from the defaults and do not belong to the campaign."""
+    return {key: value for key, (value, _) in differing(config).items() if key not in _OWN}
+
+
+def _scores(held_out: HeldOut) -> dict[str, float]:
+    """The scores of the model's default sampling."""
+    return held_out.scores(held_out.generate(held_out.sampler.sampling_config()))
+
+
+def run_all(campaign: Campaign) -> list[str]:
+    """Every seed of every row, the first seed of all rows first. Returns the errors of rows."""
+    errors = []
+    for seed in campaign.seeds:
+        for row in campaign.rows:
+            name = campaign.folder(row, seed).name
+            if campaign.record(row, seed) is not None:
+                continue
+            with ExitStack() as stack:
+                try:
+                    stack.enter_context(only_process(campaign.out, f".{name}.lock"))
+                except XmdptError:
+                    continue  # another process has it
+                try:
+                    campaign.run(row, seed)
+                except XmdptError as err:  # for example a loss that is not finite: the others go on
+                    errors.append(f"{name}: {err.message}")
+                    print(f"error: {errors[-1]}", flush=True)
+            campaign.report()
+    campaign.report()
+    return errors
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, help="folder with a TOML file for each row")
+    parser.add_argument("--data", required=True, help="prepared dataset with held-out pairs")
+    parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--seed", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, help="steps of the base's run [the base's]")
+    parser.add_argument("--equal", choices=("compute", "steps"), default="compute")
+    parser.add_argument("--rows", nargs="+", help="names of files without .toml [all]")
+    parser.add_argument("--curve", type=int, default=0, help="points of a run to measure [the end]")
+    parser.add_argument("--limit", type=int, help="number of held-out pairs [all]")
+    args = parser.parse_args(arguments)
+    args.out.mkdir(parents=True, exist_ok=True)
+    errors = run_all(Campaign(args))
+    print((args.out / "table.md").read_text(encoding="utf-8"))
+    if errors:
+        raise SystemExit("\n".join(errors))
+
+
+if __name__ == "__main__":
+    main()
