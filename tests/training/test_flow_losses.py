@@ -21,7 +21,7 @@ from xmdpt_cli.training.step import Inputs, step_inputs
 from xmdpt_cli.training.task import TrainTask
 from xmdpt_cli.training.trainer import Trainer
 
-WEIGHTS = {"attention_flow_weight": 0.5, "attention_flow_keypoints_weight": 2.0}
+WEIGHTS = {"attention_flow_weight": 0.5, "attention_flow_joints": 2.0}
 TOKENS = dataclasses.replace(CONFIG, conditioning="tokens", **WEIGHTS)
 
 
@@ -51,7 +51,7 @@ def test_rows_without_a_match_add_nothing_to_the_mean() -> None:
     assert bool(grad[:, 0].any())
     assert not bool(grad[:, 1:].any())
     assert losses.flow is not None
-    assert losses.flow_keypoints is not None
+    assert losses.flow_joints is not None
     assert (losses.flow != 0).tolist() == [True, False, False, False]
     inputs, flows = made([500, 700], [True, True])
     assert with_flow_losses(base, flows, inputs, TOKENS).total.item() == 1
@@ -69,13 +69,13 @@ def test_which_blocks_are_supervised() -> None:
 
 def test_a_run_lowers_the_distance_at_the_keypoints(data: Path, tmp_path: Path) -> None:
     config = dataclasses.replace(
-        TOKENS, steps=24, log_every=8, attention_flow_keypoints_weight=50.0, predictor="none",
+        TOKENS, steps=24, log_every=8, attention_flow_joints=50.0, predictor="none",
         timestep_power=4.0,
     )  # fmt: skip
     train(config, data, tmp_path / "run")
     rows = logged(tmp_path / "run")
     assert all(row["attention_flow"] > 0 for row in rows)
-    assert rows[-1]["attention_flow_keypoints"] < 0.8 * rows[0]["attention_flow_keypoints"]
+    assert rows[-1]["attention_flow_joints"] < 0.8 * rows[0]["attention_flow_joints"]
 
 
 def test_the_losses_have_gradients_to_the_attention_to_the_source(data: Path) -> None:

@@ -215,7 +215,7 @@ EXTENSIONS: dict[str, Any] = {
     "positions": "rope",
     "qk_norm": True,
     "attention_flow_weight": 1e-3,
-    "attention_flow_keypoints_weight": 1.0,
+    "attention_flow_joints": 1.0,
 }
 
 

@@ -44,7 +44,7 @@ from xmdpt_cli.training.config import TrainConfig
         "Model": "size resolution source-encoder pose-encoder conditioning condition-parts "
         "aggregation predictor mask-ratio mask-span backbone decode-layers positions qk-norm",
         "Loss": "prediction schedule loss-weighting masked-noise repa-weight repa-layer "
-        "attention-flow-weight attention-flow-keypoints-weight attention-flow-layers "
+        "attention-flow-weight attention-flow-joints attention-flow-layers "
         "timestep-sampling timestep-power logit-mean logit-std cond-drop-prob",
         "Optimization": "steps batch-size accumulate optimizer learning-rate warmup-steps decay "
         "weight-decay max-grad-norm ema ema-warmup",

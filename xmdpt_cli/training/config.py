@@ -96,7 +96,7 @@ class TrainConfig(RunConfig, LossConfig, ModelConfig):  # the last one's fields 
 
     @property
     def needs_joints(self) -> bool:
-        return bool(self.attention_flow_keypoints_weight)
+        return bool(self.attention_flow_joints)
 
     @property
     def varying_shapes(self) -> bool:

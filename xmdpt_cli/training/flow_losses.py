@@ -61,8 +61,8 @@ def with_flow_losses(
             errors = torch.stack([warp_error(flow, source, target) for flow in flows])
             terms["flow"] = errors.mean(dim=0) * counts
             total = total + config.attention_flow_weight * terms["flow"].mean()
-        if inputs.joints is not None and config.attention_flow_keypoints_weight:
+        if inputs.joints is not None and config.attention_flow_joints:
             errors = torch.stack([keypoint_error(flow, inputs.joints) for flow in flows])
-            terms["flow_keypoints"] = errors.mean(dim=0) * counts
-            total = total + config.attention_flow_keypoints_weight * terms["flow_keypoints"].mean()
+            terms["flow_joints"] = errors.mean(dim=0) * counts
+            total = total + config.attention_flow_joints * terms["flow_joints"].mean()
     return losses._replace(total=total, **{name: row.detach() for name, row in terms.items()})

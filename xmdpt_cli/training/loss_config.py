@@ -43,7 +43,7 @@ class LossConfig:
         "Weight of the loss on the source warped by attention, of conditioning tokens; 0: off, "
         "Leffa: 1e-3.",
     )
-    attention_flow_keypoints_weight: float = option(
+    attention_flow_joints: float = option(
         0.0, "Weight of the loss on where attention leads from the target's keypoints; 0: off."
     )
     attention_flow_layers: int = option(
@@ -70,7 +70,7 @@ class LossConfig:
     @property
     def attention_flow(self) -> bool:
         """Whether a loss supervises the flow of attention."""
-        return bool(self.attention_flow_weight or self.attention_flow_keypoints_weight)
+        return bool(self.attention_flow_weight or self.attention_flow_joints)
 
 
 def check_loss(config: LossConfig) -> None:
@@ -81,7 +81,7 @@ def check_loss(config: LossConfig) -> None:
             "flow matching is both: --schedule flow --prediction flow",
         )
     at_least(config, 0, "repa_weight", "attention_flow_weight", "attention_flow_layers")
-    at_least(config, 0, "attention_flow_keypoints_weight")
+    at_least(config, 0, "attention_flow_joints")
     positive(config, "timestep_power", "logit_std")
     share(config, "cond_drop_prob")
     if not math.isfinite(config.logit_mean):

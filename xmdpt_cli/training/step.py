@@ -182,8 +182,8 @@ def logged_terms(losses: Losses) -> dict[str, Tensor]:
         terms["masked_vb"] = losses.masked_vb
     if losses.flow is not None:
         terms["attention_flow"] = losses.flow
-    if losses.flow_keypoints is not None:
-        terms["attention_flow_keypoints"] = losses.flow_keypoints
+    if losses.flow_joints is not None:
+        terms["attention_flow_joints"] = losses.flow_joints
     return {name: value.detach().mean() for name, value in terms.items()}
 
 
