@@ -159,7 +159,8 @@ class Campaign:
         }
         record["curve"] = self._curve(folder, held_out, record)
         write_text(folder / RECORD, json.dumps(record, indent=1))
-        print(f"{folder.name}: {json.dumps(record['scores'])}", flush=True)
+        scores = ", ".join(f"{name} {value:.4g}" for name, value in record["scores"].items())
+        print(f"{folder.name}: {scores}", flush=True)
 
     def _curve(self, folder: Path, held_out: HeldOut, record: Record) -> list[Record]:
         """Scores by training step, the last one's included; none without --curve."""

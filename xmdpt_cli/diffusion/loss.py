@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from xmdpt_cli.diffusion.contrastive import distance_to_other
+from xmdpt_cli.diffusion.model_guidance import target_shift
 from xmdpt_cli.diffusion.schedule import Schedule, at
 
 LINEAR = Schedule()
@@ -20,8 +22,9 @@ class Losses(NamedTuple):
     """The total, which is minimised, and its terms (N,), detached and unweighted.
 
     Attributes:
-        total: (), mean(mse + vb) + mean(masked_mse + masked_vb), paper eq. 5.
-        mse: Squared error of the prediction.
+        total: (), mean(mse + vb) + mean(masked_mse + masked_vb), paper eq. 5, with the weights and
+            the further terms of the options.
+        mse: Squared error of the prediction; with model guidance, from the shifted target.
         vb: Variational bound in bits per dimension; None: the variance is not trained.
         masked_mse: The same of the masked pass; None: there was no such pass.
         masked_vb: The same of the masked pass.
@@ -53,6 +56,12 @@ def training_loss(
     repa_weight: float = 0.0,
     weighting: str = "none",
     schedule: Schedule = LINEAR,
+    keep: Tensor | None = None,
+    keep_masked: Tensor | None = None,
+    unconditional: Tensor | None = None,
+    masked_unconditional: Tensor | None = None,
+    model_guidance: float = 0.0,
+    contrastive_weight: float = 0.0,
 ) -> Losses:
     """The loss of one training step from the outputs of its passes.
 
@@ -68,15 +77,40 @@ def training_loss(
         repa_weight: Weight of 1 - cosine similarity of the two.
         weighting: Weighting of the squared error, as in ``Schedule.weight``.
         schedule: The noise schedule.
+        keep: (N,) bool, rows that keep their conditions; None: all.
+        keep_masked: The same in the masked pass.
+        unconditional: (N, 2C, h, w), the unmasked pass without conditions, for ``model_guidance``.
+        masked_unconditional: The same of the masked pass.
+        model_guidance: Scale w of model guidance (``diffusion.model_guidance``); 0: off.
+        contrastive_weight: Weight of the distance to another sample's target
+            (``diffusion.contrastive``); 0: off.
     """
     weight = schedule.weight(weighting, timesteps)
-    mse, vb = loss_terms(out, latents, noise, timesteps, schedule)
-    total = _mean(weight * mse, vb)
+
+    def of_pass(
+        out: Tensor, noise: Tensor, keep: Tensor | None, unconditional: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        shift = None
+        if model_guidance:
+            assert unconditional is not None
+            shift = target_shift(out, unconditional, keep, model_guidance)
+        mse, vb = loss_terms(out, latents, noise, timesteps, schedule, shift)
+        error = mse
+        if contrastive_weight:
+            prediction = out.float().chunk(2, dim=1)[0]
+            away = distance_to_other(prediction, latents, noise, timesteps, keep, schedule)
+            error = mse - contrastive_weight * away
+        weighted = weight * error
+        return (weighted if vb is None else weighted + vb).mean(), mse, vb
+
+    total, mse, vb = of_pass(out, noise, keep, unconditional)
     masked_mse = masked_vb = cosine = None
     if masked_out is not None:
         assert masked_noise is not None
-        masked_mse, masked_vb = loss_terms(masked_out, latents, masked_noise, timesteps, schedule)
-        total = total + _mean(weight * masked_mse, masked_vb)  # paper eq. 5
+        masked, masked_mse, masked_vb = of_pass(
+            masked_out, masked_noise, keep_masked, masked_unconditional
+        )
+        total = total + masked  # paper eq. 5
     if repa is not None and repa_target is not None:
         # REPA (Yu et al. 2024, eq. 8): mean over tokens of the cosine similarity
         cosine = F.cosine_similarity(repa.float(), repa_target.float(), dim=-1).mean(dim=1)
@@ -85,25 +119,23 @@ def training_loss(
     return Losses(total, *(None if row is None else row.detach() for row in rows))  # type: ignore[arg-type]
 
 
-def _mean(mse: Tensor, vb: Tensor | None) -> Tensor:
-    return (mse if vb is None else mse + vb).mean()
-
-
 def loss_terms(
     out: Tensor,
     clean: Tensor,
     noise: Tensor,
     timesteps: Tensor,
     schedule: Schedule = LINEAR,
+    shift: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """(mse (N,), vb (N,) in bits per dimension) of a prediction ``out`` (N, 2C, h, w); float32.
 
+    ``shift`` (N, C, h, w) is added to the target of mse, not of vb: the bound is that of the data.
     vb is None where the schedule has no variational bound: the second half of ``out`` is not
     trained then.
     """
     prediction, variance = out.float().chunk(2, dim=1)
     error = prediction - schedule.target(clean, noise, timesteps)
-    mse = error.square().flatten(1).mean(dim=1)
+    mse = (error if shift is None else error - shift).square().flatten(1).mean(dim=1)
     if not schedule.trains_variance:
         return mse, None
     # the mean is detached: the bound trains the variance alone (improved DDPM sec. 3.1)

@@ -73,19 +73,18 @@ def training_passes(
     keep_masked: Tensor | None = None,  # (N,) bool, in the masked pass
     source_latents: Tensor | None = None,  # (N, C, h, w), for the masked pass
     cfg_scales: Tensor | None = None,  # (N,), of a model with ``guidance_embed``
-    flow_blocks: Sequence[
-        int
-    ] = (),  # numbers, from 0, of the encoder blocks whose flow is returned
+    repa: bool = True,  # False: no projection of the hidden tokens
+    flow_blocks: Sequence[int] = (),  # numbers of the encoder blocks, from 0, whose flow is wanted
 ) -> Passes:
     """``model(...)`` and ``model.forward_masked(...)`` in one walk through the blocks."""
     net = model.tdnet
     x_embedded, kv, c = model.embed(latents, timesteps, condition, tokens, keep, cfg_scales)
     if mask is None:
-        x, _, _, repa, flows = _encode(
-            model, c[None], None, x_embedded, None, None, kv, None, flow_blocks
+        x, _, _, projected, flows = _encode(
+            model, c[None], None, x_embedded, None, None, kv, None, repa, flow_blocks
         )
         out = _decode(net, c, x + net.decoder_pos_embed, x_embedded, kv)
-        return Passes(out, None, repa, flows)
+        return Passes(out, None, projected, flows)
 
     assert masked_latents is not None
     assert source_latents is not None
@@ -99,8 +98,8 @@ def training_passes(
         with torch.no_grad():
             source = net.embed(source_latents)  # (N, T, D)
     both = torch.stack([c, c_masked])  # (2, N, D)
-    x, masked_x, source, repa, flows = _encode(
-        model, both, mask, x_embedded, masked, source, kv, kv_masked, flow_blocks
+    x, masked_x, source, projected, flows = _encode(
+        model, both, mask, x_embedded, masked, source, kv, kv_masked, repa, flow_blocks
     )
     assert masked_x is not None
     masked = _predict_masked(mipnet, masked_x, mask, net.decoder_pos_embed, c_masked, source)
@@ -113,7 +112,7 @@ def training_passes(
         None if kv is None or kv_masked is None else torch.cat([kv, kv_masked]),
     )
     unmasked_out, masked_out = out.chunk(2)
-    return Passes(unmasked_out, masked_out, repa, flows)
+    return Passes(unmasked_out, masked_out, projected, flows)
 
 
 def _encode(
@@ -125,10 +124,11 @@ def _encode(
     source: Tensor | None,  # (N, T, D)
     kv: Tensor | None,
     kv_masked: Tensor | None,
+    repa: bool,
     flow_blocks: Sequence[int],
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
     """x, masked and source after the encoder blocks, REPA's projection, and the flows."""
-    net, repa = model.tdnet, None
+    net, projected = model.tdnet, None
     flows: list[Tensor] = []
     shared = shared_positions(net, kv, None if mask is None else mask.ids_keep)
     skips: list[tuple[Tensor, Tensor | None, Tensor | None]] = []
@@ -142,9 +142,9 @@ def _encode(
             flows.append(flow)
         if net.backbone == "mdtv2" and block.skip_linear is None:
             skips.append((x, masked, source))
-        if model.repa_projector is not None and i + 1 == model.repa_layer:
-            repa = model.repa_projector(x)
-    return x, masked, source, repa, torch.stack(flows) if flows else None
+        if repa and model.repa_projector is not None and i + 1 == model.repa_layer:
+            projected = model.repa_projector(x)
+    return x, masked, source, projected, torch.stack(flows) if flows else None
 
 
 def _encoder_block(

@@ -49,6 +49,13 @@ class LossConfig:
     attention_flow_layers: int = option(
         0, "Number of last blocks before the predictor with these losses; 0: half of them."
     )
+    contrastive_weight: float = option(
+        0.0, "Weight of the distance to another sample's target; 0: off, the method's paper: 0.05."
+    )
+    model_guidance: float = option(
+        0.0,
+        "Scale w of model guidance, for sampling without guidance; 0: off, 0.5: as guidance 2.",
+    )
     timestep_sampling: str = option(
         "power",
         "Distribution of the timesteps; power: u^p, logit-normal: more in the middle (SD3).",
@@ -83,6 +90,11 @@ def check_loss(config: LossConfig) -> None:
     at_least(config, 0, "repa_weight", "attention_flow_weight", "attention_flow_layers")
     at_least(config, 0, "attention_flow_joints")
     positive(config, "timestep_power", "logit_std")
-    share(config, "cond_drop_prob")
+    share(config, "cond_drop_prob", "contrastive_weight", "model_guidance")
+    if config.model_guidance and not config.cond_drop_prob:
+        raise ConfigError(
+            "model_guidance needs a model that also learns to predict without conditions",
+            "--cond-drop-prob 0.1",
+        )
     if not math.isfinite(config.logit_mean):
         raise ConfigError(f"logit_mean must be a finite number, not {config.logit_mean}")

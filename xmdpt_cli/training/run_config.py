@@ -95,6 +95,11 @@ class RunConfig:
         """Whether the loss reads the keypoints of both images."""
         return False
 
+    @property
+    def least_micro_batch(self) -> int:
+        """The smallest number of pairs that the loss takes at a time."""
+        return 1
+
     def doubts(self, start: str = "its random initial values") -> list[str]:
         """Warnings about settings that are valid but probably not intended. ``start``: the values
         that the weights have before the first step."""

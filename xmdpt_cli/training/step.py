@@ -227,18 +227,25 @@ class TrainStep(Step):
             repa = None
             if inputs.target_tokens is not None:
                 repa = repa_target(inputs.target_tokens, model.tdnet.grid)
-            passes = training_passes(
+            run = partial(
+                training_passes,
                 model,
                 schedule.add_noise(inputs.target, inputs.noise, t),
                 t,
                 condition,
                 tokens=tokens,
-                keep=inputs.keep,
                 mask=inputs.mask,
                 masked_latents=schedule.add_noise(inputs.target, masked_noise, t),
-                keep_masked=inputs.keep_masked,
                 source_latents=inputs.source,
-                flow_blocks=self.flow_blocks,
+            )
+            unconditional = masked_unconditional = None
+            if config.model_guidance:
+                none = torch.zeros_like(inputs.keep)
+                with torch.no_grad():
+                    dropped = run(keep=none, keep_masked=none, repa=False)
+                unconditional, masked_unconditional = dropped.out, dropped.masked_out
+            passes = run(
+                keep=inputs.keep, keep_masked=inputs.keep_masked, flow_blocks=self.flow_blocks
             )
             losses = training_loss(
                 passes.out,
@@ -252,6 +259,12 @@ class TrainStep(Step):
                 repa_weight=config.repa_weight,
                 weighting=config.loss_weighting,
                 schedule=schedule,
+                keep=inputs.keep,
+                keep_masked=inputs.keep_masked,
+                unconditional=unconditional,
+                masked_unconditional=masked_unconditional,
+                model_guidance=config.model_guidance,
+                contrastive_weight=config.contrastive_weight,
             )
         if passes.flows is None:
             return losses

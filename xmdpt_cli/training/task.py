@@ -141,7 +141,7 @@ class TrainTask(Task):
             "sampling": {
                 "steps": config.sampling_steps,
                 "solver": config.sampling_solver,
-                "guidance": config.guidance,
+                "guidance": config.default_guidance,
                 "power": config.power,
             },
         }

@@ -195,7 +195,15 @@ def micro_batch(config: RunConfig, dist: Distributed) -> int:
     """Pairs that one process takes at a time; ConfigError if the batch does not divide."""
     if dist.sharding == "fsdp" and config.optimizer == "muon":
         dist.fail(ConfigError("muon needs whole matrices", "--sharding ddp, or another optimizer"))
-    return dist.split_batch(config.batch_size, config.accumulate)
+    size = dist.split_batch(config.batch_size, config.accumulate)
+    if size < config.least_micro_batch:
+        dist.fail(
+            ConfigError(
+                "contrastive_weight compares the pairs of a micro batch, which has only 1",
+                "a larger --batch-size, or a smaller --accumulate",
+            )
+        )
+    return size
 
 
 def joined(parts: list[Losses]) -> Losses:

@@ -1,0 +1,103 @@
+"""The options of the training loss in the step: model guidance, contrastive flow matching."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_data import CONFIG
+from torch import Tensor
+
+from xmdpt_cli.data.dataset import PairDataset
+from xmdpt_cli.errors import ConfigError
+from xmdpt_cli.training.config import TrainConfig
+from xmdpt_cli.training.flops import step_flops
+from xmdpt_cli.training.step import Inputs, step_inputs
+from xmdpt_cli.training.task import TrainTask
+from xmdpt_cli.training.trainer import Trainer
+
+
+def trainer(data: Path, **changes: Any) -> Trainer:
+    return Trainer(TrainTask(dataclasses.replace(CONFIG, **changes), PairDataset(data)))
+
+
+def inputs_of(run: Trainer) -> Inputs:
+    inputs = step_inputs(run.loader().batch(0), run.config, 0, run.task.scale, run.device)
+    keep = torch.tensor([True, True, False, True])
+    return inputs._replace(keep=keep, keep_masked=keep.flip(0))
+
+
+def outputs(run: Trainer, inputs: Inputs, kept: bool) -> tuple[Tensor, Tensor]:
+    """Both passes of the reference model, the rows with or without conditions."""
+    model, t, schedule = run.model, inputs.timesteps, run.module.schedule
+    condition = model.condition(inputs.pose_tokens, inputs.source_tokens, inputs.source)
+    keep = inputs.keep & kept
+    out = model(schedule.add_noise(inputs.target, inputs.noise, t), t, condition, None, keep)
+    noisy = schedule.add_noise(inputs.target, inputs.masked_noise, t)
+    keep = inputs.keep_masked & kept
+    masked = model.forward_masked(noisy, t, condition, inputs.source, inputs.mask, None, keep)
+    return out[:, :4], masked[:, :4]
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "flow"])
+def test_model_guidance_of_both_passes(data: Path, prediction: str) -> None:
+    kind = "flow" if prediction == "flow" else "linear"
+    run = trainer(data, model_guidance=0.5, prediction=prediction, schedule=kind)
+    for parameter in run.model.parameters():  # adaLN-Zero would leave the conditions unused
+        parameter.data += 0.02 * torch.randn_like(parameter)
+    inputs = inputs_of(run)
+    losses = run.run(inputs)
+    assert losses.masked_mse is not None
+    with torch.no_grad():
+        found, bare = outputs(run, inputs, True), outputs(run, inputs, False)
+    noises = (inputs.noise, inputs.masked_noise)
+    keeps = (inputs.keep, inputs.keep_masked)
+    for mse, out, other, noise, keep in zip(
+        (losses.mse, losses.masked_mse), found, bare, noises, keeps, strict=True
+    ):
+        target = noise if prediction == "epsilon" else noise - inputs.target
+        target = target + 0.5 * (out - other) * keep[:, None, None, None]
+        torch.testing.assert_close(
+            mse, (out - target).square().mean(dim=(1, 2, 3)), rtol=1e-3, atol=1e-5
+        )
+    losses.total.backward()
+    assert run.task.metadata()["sampling"]["guidance"] == 1.0
+
+
+def test_model_guidance_costs_one_forward_pass(data: Path) -> None:
+    plain, guided = (trainer(data, model_guidance=w, predictor="none") for w in (0.0, 0.5))
+    cost, more = (step_flops(run.module, inputs_of(run)) for run in (plain, guided))
+    assert 1.2 < more / cost < 1.45  # a third, as the backward pass costs two
+
+
+def test_contrastive_weight_changes_both_passes(data: Path) -> None:
+    plain, contrastive = (trainer(data, contrastive_weight=w) for w in (0.0, 0.1))
+    inputs = inputs_of(plain)
+    a, b = plain.run(inputs), contrastive.run(inputs)
+    assert inputs.masked_noise is not None
+    with torch.no_grad():
+        found = outputs(plain, inputs, True)
+    order = [1, 2, 3, 0]
+    away = sum(
+        (keep * (out - noise[order]).square().mean(dim=(1, 2, 3))).mean()
+        for out, noise, keep in (
+            (found[0], inputs.noise, inputs.keep),
+            (found[1], inputs.masked_noise, inputs.keep_masked),
+        )
+    )
+    torch.testing.assert_close(a.total - b.total, 0.1 * away, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(a.mse, b.mse)
+
+
+def test_values_that_do_not_work_are_refused(data: Path) -> None:
+    with pytest.raises(ConfigError, match="compares the pairs of a micro batch"):
+        trainer(data, contrastive_weight=0.05, accumulate=4)
+    for name in ("model_guidance", "contrastive_weight"):
+        with pytest.raises(ConfigError, match=rf"{name} lies in \[0, 1\)"):
+            TrainConfig(**{name: 1.0})
+    with pytest.raises(ConfigError, match="without conditions") as caught:
+        TrainConfig(model_guidance=0.5, cond_drop_prob=0.0)
+    assert caught.value.hint == "--cond-drop-prob 0.1"
