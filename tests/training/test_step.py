@@ -209,9 +209,19 @@ def test_repa_loss_decreases(data: Path) -> None:
     assert float(again.mean()) > first + 0.1
 
 
-@pytest.mark.parametrize("conditioning", ["vector", "tokens"])
-def test_a_step_is_one_graph_and_compiles_once(data: Path, conditioning: str) -> None:
-    run = trainer(data, conditioning=conditioning)
+#: options of the model and the loss that a step computes with further tensors
+EXTENSIONS: dict[str, Any] = {
+    "conditioning": "tokens",
+    "positions": "rope",
+    "qk_norm": True,
+    "attention_flow_weight": 1e-3,
+    "attention_flow_joints": 1.0,
+}
+
+
+@pytest.mark.parametrize("options", [{}, EXTENSIONS], ids=["published", "extensions"])
+def test_a_step_is_one_graph_and_compiles_once(data: Path, options: dict[str, Any]) -> None:
+    run = trainer(data, **options)
     counter = CompileCounter()
     plain = run.run
     compiled = torch.compile(plain, backend=counter, fullgraph=True, dynamic=False)
