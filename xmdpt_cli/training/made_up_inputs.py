@@ -30,6 +30,7 @@ def made_up_inputs(
         keep_masked=kept,
         mask=mask,
         target_tokens=features["source_tokens"].clone() if config.repa_weight else None,
+        repa_weight=torch.tensor(config.repa_weight, device=device),
     )
 
 
