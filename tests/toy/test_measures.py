@@ -16,6 +16,7 @@ from xmdpt_cli.toy.measures import (
     TorsoColourError,
     silhouette_iou,
     torso_colour_error,
+    torso_contrast,
 )
 
 BACKGROUND = (225, 222, 218)
@@ -104,3 +105,24 @@ def test_metrics_of_a_batch() -> None:
     torso.reset()
     torso.update(generated, ground_truth)  # no keypoints are known
     assert math.isnan(torso.compute())
+
+
+def test_torso_contrast_is_the_mean_difference_from_the_background() -> None:
+    # the torso grown by 1.25 covers the shape and background around it
+    image = np.full((64, 64, 3), BACKGROUND, np.uint8)
+    assert torso_contrast(image, joints()) == 0.0
+    full = person(colour=(BACKGROUND[0] - 100, BACKGROUND[1], BACKGROUND[2] - 30))
+    share = 20 * 30 / (1.25 * 20 * 1.25 * 30)
+    assert torso_contrast(full, joints()) == pytest.approx(100 * share, rel=0.1)
+
+
+def test_white_clothes_that_fade_into_the_background_lose_their_contrast() -> None:
+    seen, faded = person(colour=BACKGROUND), person(colour=BACKGROUND)
+    seen[16:46, [22, 41]] = 90  # an outline
+    assert torso_contrast(seen, joints()) > 5 > torso_contrast(faded, joints())
+
+
+def test_torso_contrast_needs_a_torso() -> None:
+    keypoints = joints()
+    keypoints[5] = np.nan
+    assert math.isnan(torso_contrast(person(), keypoints))

@@ -21,6 +21,7 @@ from xmdpt_cli.metrics.registry import describe
 # right shoulder, left shoulder, left hip, right hip of the 18 joints: around the torso
 _TORSO = (2, 5, 11, 8)
 _SHRINK = 0.8  # of the torso, about its centre: excludes outlines, arms and background
+_GROW = 1.25  # of the torso, about its centre: includes outlines
 _FOREGROUND = 32  # grey levels from the background: above the noise of a small decoder
 
 
@@ -34,18 +35,24 @@ def torso_colour_error(
     over the torso of the ground truth, so a person in the wrong place counts as a wrong colour.
     NaN where a shoulder or hip is missing or the torso covers no pixel.
     """
-    corners = np.asarray(keypoints, dtype=np.float64)[list(_TORSO)]
-    if not np.isfinite(corners).all():
-        return math.nan
-    centre = corners.mean(axis=0)
-    polygon = np.rint(centre + _SHRINK * (corners - centre)).astype(np.int32)
-    mask = np.zeros(ground_truth.shape[:2], dtype=np.uint8)
-    cv2.fillPoly(mask, [polygon], 1)
-    inside = mask.astype(bool)
-    if not inside.any():
+    inside = _torso(ground_truth.shape[:2], keypoints, _SHRINK)
+    if inside is None:
         return math.nan
     difference = generated[inside].mean(axis=0) - ground_truth[inside].mean(axis=0)
     return float(np.abs(difference).mean())
+
+
+def torso_contrast(image: Pixels, keypoints: NDArray[np.float64]) -> float:
+    """Mean difference of the torso and its outline from the background, in grey levels (0 to 255).
+
+    ``keypoints`` (18, 2) as for ``torso_colour_error``. Of R, G, B the one that differs most
+    counts. White clothes have a small contrast: that of a generated image tells, beside that of the
+    ground truth, whether they can be seen. NaN as for ``torso_colour_error``.
+    """
+    inside = _torso(image.shape[:2], keypoints, _GROW)
+    if inside is None:
+        return math.nan
+    return float(np.abs(image[inside] - _background(image)).max(axis=1).mean())
 
 
 def silhouette_iou(generated: Pixels, ground_truth: Pixels) -> float:
@@ -99,7 +106,25 @@ class SilhouetteIoU(PairMetric):
 TOY_METRICS = (TorsoColourError, SilhouetteIoU)
 
 
-def _foreground(image: Pixels) -> NDArray[np.bool_]:
+def _torso(
+    shape: tuple[int, int], keypoints: NDArray[np.float64], grow: float
+) -> NDArray[np.bool_] | None:
+    """The pixels of the torso, scaled about its centre; None without one."""
+    corners = np.asarray(keypoints, dtype=np.float64)[list(_TORSO)]
+    if not np.isfinite(corners).all():
+        return None
+    centre = corners.mean(axis=0)
+    polygon = np.rint(centre + grow * (corners - centre)).astype(np.int32)
+    mask = np.zeros(shape, dtype=np.uint8)
+    cv2.fillPoly(mask, [polygon], 1)
+    return mask.astype(bool) if mask.any() else None
+
+
+def _background(image: Pixels) -> NDArray[np.float64]:
+    """The median colour (3,) of the outermost pixels."""
     edges = (image[0], image[-1], image[:, 0], image[:, -1])
-    background = np.median(np.concatenate(edges), axis=0)  # (3,)
-    return np.abs(image - background).max(axis=2) > _FOREGROUND
+    return np.asarray(np.median(np.concatenate(edges), axis=0))
+
+
+def _foreground(image: Pixels) -> NDArray[np.bool_]:
+    return np.abs(image - _background(image)).max(axis=2) > _FOREGROUND

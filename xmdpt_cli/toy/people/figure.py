@@ -14,7 +14,7 @@ from xmdpt_cli.toy.people.head import render_face
 from xmdpt_cli.toy.people.limbs import render_arm
 from xmdpt_cli.toy.people.paint import LIGHT, Canvas, Point
 from xmdpt_cli.toy.people.person import Person
-from xmdpt_cli.toy.people.pose import Pose
+from xmdpt_cli.toy.people.pose import Pose, Skeleton
 from xmdpt_cli.toy.people.stage import Stage, frame
 from xmdpt_cli.toy.people.trunk import render_trunk_and_legs
 
@@ -38,10 +38,15 @@ def render_person(
     height: int = 256,
     background: float = 0.93,
     light: float = LIGHT,
+    joints: Skeleton | None = None,
 ) -> Rendering:
-    """Render at ``height`` x round(height * 11 / 16) on an even grey; ``light`` as of Canvas."""
+    """Render at ``height`` x round(height * 11 / 16) on an even grey; ``light`` as of Canvas.
+
+    ``joints``: instead of those of the pose, at the scale and place that the pose has in the image.
+    """
     width = round(height * 11 / 16)
     bones, scale, origin = frame(person, pose, height, width)
+    bones = joints or bones
     fine = -(-MIN_RENDERED // height)
     canvas = Canvas(height * fine, width * fine, (background, background, background), light)
     stage = Stage(

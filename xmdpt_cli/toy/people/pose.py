@@ -169,7 +169,7 @@ class Skeleton:
     head_yaw: float
 
 
-def _reach(
+def reach(
     start: Array, target: Array, pole: Array, upper: float, lower: float
 ) -> tuple[Array, Array]:
     """Two-link inverse kinematics: (elbow, wrist), with the wrist as near to the target as
@@ -218,7 +218,7 @@ def skeleton(body: Body, pose: Pose) -> Skeleton:
         anchor = {**anchors, "shoulder": shoulder, "hip": rim}[arm.anchor]
         mirror = np.array([side, 1.0, 1.0])
         target = anchor + mirror * np.array(arm.offset)
-        elbow, wrist = _reach(shoulder, target, mirror * np.array(arm.pole), *body.arm)
+        elbow, wrist = reach(shoulder, target, mirror * np.array(arm.pole), *body.arm)
         joints[first_arm : first_arm + 3] = shoulder, elbow, wrist
         spread, lift, below = leg.spread, leg.lift, leg.lift - leg.bend
         thigh = np.array(

@@ -8,7 +8,7 @@ import numpy as np
 
 from xmdpt_cli.toy.people.figure import Rendering, render_person
 from xmdpt_cli.toy.people.person import Person, make_person
-from xmdpt_cli.toy.people.pose import VIEWS, Pose, make_pose
+from xmdpt_cli.toy.people.pose import VIEWS, Pose, Skeleton, make_pose
 from xmdpt_cli.utils.splits import SPLITS
 
 FIRST_ID = {"train": 1, "test": 50_000_001}  # far apart, so that ids are disjoint
@@ -52,8 +52,12 @@ def views_of(
     return out
 
 
-def render_view(view: View, *, height: int = 256) -> Rendering:
-    """The image of a view before JPEG compression, with its exact keypoints and silhouette."""
+def render_view(view: View, *, height: int = 256, joints: Skeleton | None = None) -> Rendering:
+    """The image of a view before JPEG compression, with its exact keypoints and silhouette.
+
+    ``joints``: instead of those of the pose, as of ``render_person``.
+    """
     return render_person(
-        view.person, view.pose, height=height, background=view.background, light=view.light
-    )
+        view.person, view.pose,
+        height=height, background=view.background, light=view.light, joints=joints,
+    )  # fmt: skip
