@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from xmdpt_cli.model.extensions import TokenConditions
     from xmdpt_cli.model.xmdpt import XMDPT, MIPNet
 
-#: (depth, D, H); S, B, L: paper sec. 4.1; XL: published code only; tiny: ours, for toy data
+#: (depth, D, H); S, B, L: paper sec. 4.1; XL: published code only; tiny, mini: ours, for toy data
 SIZES: dict[str, tuple[int, int, int]] = {
     "tiny": (4, 128, 4),
+    "mini": (5, 192, 6),
     "S": (12, 384, 6),
     "B": (12, 768, 12),
     "L": (24, 1024, 16),

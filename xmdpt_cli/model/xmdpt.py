@@ -336,8 +336,8 @@ class XMDPT(
 
     @classmethod
     def from_size(cls, size: str, **overrides: Any) -> XMDPT:
-        """``XMDPT.from_size("S", latent_size=64)``: "tiny", "S", "B", "L" or "XL", the rest as in
-        ``__init__``. ConfigError for another size."""
+        """``XMDPT.from_size("S", latent_size=64)``: a key of ``SIZES``; the rest: ``__init__``.
+        ConfigError for another size."""
         if size not in SIZES:
             raise ConfigError(f"no such size: {size!r}", f"choose one of {', '.join(SIZES)}")
         depth, width, heads = SIZES[size]

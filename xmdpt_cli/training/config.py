@@ -14,7 +14,8 @@ from xmdpt_cli.training.run_config import RunConfig, positive
 class ModelConfig:
     """The model."""
 
-    size: str = option("S", "Size of the model.", choices=("tiny", "S", "B", "L", "XL"))
+    size: str = option("S", "Size of the model.", choices=("tiny", "mini", "S", "B", "L", "XL"))
+    patch: int = option(2, "Side of a token in latents; 2: the paper.")
     resolution: int = option(0, "Image side that the dataset must have, in pixels; 0: any.")
     source_encoder: str = option(
         "", "Encoder that the dataset's source tokens must come from, e.g. dinov2-giant (Table 2c)."
@@ -76,7 +77,7 @@ class TrainConfig(RunConfig, LossConfig, ModelConfig):  # the last one's fields 
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, 1, "sampling_steps")
+        at_least(self, 1, "sampling_steps", "patch")
         at_least(self, 0, "mask_span", "resolution", "decode_layers")
         positive(self, "power")
         check_loss(self)
