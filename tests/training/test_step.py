@@ -197,14 +197,26 @@ def test_repa_loss_decreases(data: Path) -> None:
     assert float(again.mean()) > first + 0.1
 
 
-OPTIONS = {
-    "conditioning": "tokens", "schedule": "flow", "prediction": "flow", "model_guidance": 0.5,
-    "contrastive_weight": 0.05, "repa_weight": 0.5, "repa_layer": 2, "repa_projector": "conv",
-    "repa_norm": "spatial", "repa_until": 0.5,
-}  # fmt: skip
+#: options of the model and the loss that a step computes with further tensors
+EXTENSIONS: dict[str, Any] = {
+    "conditioning": "tokens",
+    "positions": "rope",
+    "qk_norm": True,
+    "attention_flow_weight": 1e-3,
+    "attention_flow_joints": 1.0,
+    "schedule": "flow",
+    "prediction": "flow",
+    "model_guidance": 0.5,
+    "contrastive_weight": 0.05,
+    "repa_weight": 0.5,
+    "repa_layer": 2,
+    "repa_projector": "conv",
+    "repa_norm": "spatial",
+    "repa_until": 0.5,
+}
 
 
-@pytest.mark.parametrize("options", [{}, OPTIONS], ids=["paper", "options"])
+@pytest.mark.parametrize("options", [{}, EXTENSIONS], ids=["published", "extensions"])
 def test_a_step_is_one_graph_and_compiles_once(data: Path, options: dict[str, Any]) -> None:
     run = trainer(data, **options)
     counter = CompileCounter()

@@ -29,6 +29,8 @@ class Losses(NamedTuple):
         masked_mse: The same of the masked pass; None: there was no such pass.
         masked_vb: The same of the masked pass.
         repa: Cosine similarity of hidden tokens and REPA's target; None: REPA is off.
+        flow: Squared difference of the target and the source warped by attention; None: off.
+        flow_joints: Squared distance of attention at the keypoints, in image sides; None: off.
     """
 
     total: Tensor
@@ -37,6 +39,8 @@ class Losses(NamedTuple):
     masked_mse: Tensor | None = None
     masked_vb: Tensor | None = None
     repa: Tensor | None = None
+    flow: Tensor | None = None
+    flow_joints: Tensor | None = None
 
 
 def training_loss(

@@ -81,6 +81,12 @@ class TrainConfig(RunConfig, LossConfig, ModelConfig):  # the last one's fields 
         at_least(self, 0, "mask_span", "resolution", "decode_layers")
         positive(self, "power")
         check_loss(self)
+        if self.attention_flow and self.conditioning != "tokens":
+            raise ConfigError(
+                "attention-flow losses supervise the attention to the source's tokens, which "
+                f"conditioning {self.conditioning!r} does not have",
+                "--conditioning tokens, or both weights 0",
+            )
         if not self.mask_ratio + self.mask_span < 1:
             raise ConfigError("mask_ratio + mask_span must stay below 1")
         if self.predictor != "none" and not self.mask_ratio > 0:
@@ -88,6 +94,10 @@ class TrainConfig(RunConfig, LossConfig, ModelConfig):  # the last one's fields 
                 f"mask_ratio {self.mask_ratio} hides nothing from predictor {self.predictor!r}",
                 "--predictor none trains without the masked pass",
             )
+
+    @property
+    def needs_joints(self) -> bool:
+        return bool(self.attention_flow_joints)
 
     @property
     def varying_shapes(self) -> bool:

@@ -51,6 +51,17 @@ class LossConfig:
     repa_until: float = option(
         1.0, "Share of the steps after which the REPA loss is switched off (HASTE); 1: never."
     )
+    attention_flow_weight: float = option(
+        0.0,
+        "Weight of the loss on the source warped by attention, of conditioning tokens; 0: off, "
+        "Leffa: 1e-3.",
+    )
+    attention_flow_joints: float = option(
+        0.0, "Weight of the loss on where attention leads from the target's keypoints; 0: off."
+    )
+    attention_flow_layers: int = option(
+        0, "Number of last blocks before the predictor with these losses; 0: half of them."
+    )
     contrastive_weight: float = option(
         0.0, "Weight of the distance to another sample's target; 0: off, the method's paper: 0.05."
     )
@@ -76,6 +87,11 @@ class LossConfig:
         0.1, "Probability of dropping a sample's conditions, for guidance."
     )
 
+    @property
+    def attention_flow(self) -> bool:
+        """Whether a loss supervises the flow of attention."""
+        return bool(self.attention_flow_weight or self.attention_flow_joints)
+
 
 def check_loss(config: LossConfig) -> None:
     """ConfigError for a value that is out of its range, or does not fit another."""
@@ -84,7 +100,8 @@ def check_loss(config: LossConfig) -> None:
             f"schedule {config.schedule} does not fit prediction {config.prediction}",
             "flow matching is both: --schedule flow --prediction flow",
         )
-    at_least(config, 0, "repa_weight")
+    at_least(config, 0, "repa_weight", "attention_flow_weight", "attention_flow_layers")
+    at_least(config, 0, "attention_flow_joints")
     positive(config, "timestep_power", "logit_std")
     share(config, "cond_drop_prob", "contrastive_weight", "model_guidance")
     if config.model_guidance and not config.cond_drop_prob:

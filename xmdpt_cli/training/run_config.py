@@ -96,6 +96,11 @@ class RunConfig:
         return self.decay == "cosine"
 
     @property
+    def needs_joints(self) -> bool:
+        """Whether the loss reads the keypoints of both images."""
+        return False
+
+    @property
     def least_micro_batch(self) -> int:
         """The smallest number of pairs that the loss takes at a time."""
         return 1

@@ -36,7 +36,9 @@ FORCEABLE = {"learning_rate", "weight_decay", "ema", "ema_warmup", "cond_drop_pr
 FORCEABLE |= {"mask_span", "loss_weighting", "repa_weight", "timestep_power", "online"}
 FORCEABLE |= {"masked_noise", "swap_by", "max_grad_norm"}
 FORCEABLE |= {"timestep_sampling", "logit_mean", "logit_std"}
-FORCEABLE |= {"contrastive_weight", "model_guidance", "repa_norm", "repa_until"}
+FORCEABLE |= {"contrastive_weight", "model_guidance", "attention_flow_weight"}
+FORCEABLE |= {"attention_flow_joints", "attention_flow_layers"}
+FORCEABLE |= {"repa_norm", "repa_until"}
 FORCEABLE |= {"precision", "compile", "steps", "resolution", "source_encoder", "pose_encoder"}
 #: Settings whose default is not what versions without them did.
 _CHANGED = {"masked_noise", "swap_by"}

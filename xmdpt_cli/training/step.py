@@ -28,6 +28,7 @@ from xmdpt_cli.model.fast import training_passes
 from xmdpt_cli.model.repa import repa_target
 from xmdpt_cli.training.conditions import conditions_of
 from xmdpt_cli.training.config import TrainConfig
+from xmdpt_cli.training.flow_losses import flow_blocks, with_flow_losses
 from xmdpt_cli.training.timesteps import sample_timesteps
 
 
@@ -85,6 +86,7 @@ class Inputs(NamedTuple):
     pose_maps: tuple[Tensor, Tensor] | None  # (N, 3, H, W) each: the target's, the source's
     target_tokens: Tensor | None  # (N, L, 1536) for REPA
     repa_weight: Tensor | None = None  # () of REPA's loss: an input, so that it can change
+    joints: Tensor | None = None  # (N, 2, 18, 2) keypoints; see ``data.loader.Batch``
 
 
 @dataclass
@@ -175,6 +177,7 @@ def step_inputs(
         pose_maps=batch.pose_maps(device),
         target_tokens=None if batch.target_tokens is None else on_device(batch.target_tokens),
         repa_weight=on_device(torch.tensor(repa_weight(config, step))),
+        joints=None if batch.joints is None else on_device(batch.joints),
     )
 
 
@@ -187,6 +190,10 @@ def logged_terms(losses: Losses) -> dict[str, Tensor]:
         terms["masked_mse"] = losses.masked_mse
     if losses.masked_vb is not None:
         terms["masked_vb"] = losses.masked_vb
+    if losses.flow is not None:
+        terms["attention_flow"] = losses.flow
+    if losses.flow_joints is not None:
+        terms["attention_flow_joints"] = losses.flow_joints
     return {name: value.detach().mean() for name, value in terms.items()}
 
 
@@ -218,6 +225,7 @@ class TrainStep(Step):
     def __init__(self, model: XMDPT, config: TrainConfig, schedule: Schedule) -> None:
         super().__init__(model)
         self.config, self.schedule = config, schedule
+        self.flow_blocks = flow_blocks(config, model.tdnet.encoder_depth)
 
     def forward(self, inputs: Inputs) -> Losses:
         """See ``Step``."""
@@ -244,11 +252,12 @@ class TrainStep(Step):
             if config.model_guidance:
                 none = torch.zeros_like(inputs.keep)
                 with torch.no_grad():
-                    unconditional, masked_unconditional, _ = run(
-                        keep=none, keep_masked=none, repa=False
-                    )
-            passes = run(keep=inputs.keep, keep_masked=inputs.keep_masked)
-            return training_loss(
+                    dropped = run(keep=none, keep_masked=none, repa=False)
+                unconditional, masked_unconditional = dropped.out, dropped.masked_out
+            passes = run(
+                keep=inputs.keep, keep_masked=inputs.keep_masked, flow_blocks=self.flow_blocks
+            )
+            losses = training_loss(
                 passes.out,
                 inputs.target,
                 t,
@@ -267,3 +276,6 @@ class TrainStep(Step):
                 model_guidance=config.model_guidance,
                 contrastive_weight=config.contrastive_weight,
             )
+        if passes.flows is None:
+            return losses
+        return with_flow_losses(losses, passes.flows, inputs, config)
