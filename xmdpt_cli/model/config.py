@@ -88,11 +88,11 @@ def check_choices(
     conditioning: str,
     positions: str = "bias",
 ) -> None:
-    _check_choice("predictor", predictor, PREDICTORS)
-    _check_choice("aggregation", aggregation, AGGREGATIONS)
-    _check_choice("backbone", backbone, ("plain", "mdtv2"))
-    _check_choice("conditioning", conditioning, ("vector", "tokens"))
-    _check_choice("positions", positions, ("bias", "rope"))
+    check_choice("predictor", predictor, PREDICTORS)
+    check_choice("aggregation", aggregation, AGGREGATIONS)
+    check_choice("backbone", backbone, ("plain", "mdtv2"))
+    check_choice("conditioning", conditioning, ("vector", "tokens"))
+    check_choice("positions", positions, ("bias", "rope"))
     if set(parts) - set(CONDITION_PARTS) or len(set(parts)) != len(parts):
         raise ConfigError(
             f"condition_parts are some of {', '.join(CONDITION_PARTS)}, not {'+'.join(parts)!r}"
@@ -117,7 +117,7 @@ def check_rotary(positions: str, features: int) -> None:
         )
 
 
-def _check_choice(name: str, value: str, choices: Iterable[str]) -> None:
+def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
     if value not in choices:
         raise ConfigError(f"{name} is one of {', '.join(choices)}, not {value!r}")
 

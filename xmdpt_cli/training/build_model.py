@@ -36,6 +36,7 @@ def build_model(config: TrainConfig, dataset: PairDataset) -> XMDPT:
         vae_factor=dataset.resolution // side,
         repa_width=source_width if config.repa_weight else 0,
         repa_layer=config.repa_layer,
+        repa_projection=config.repa_projector,
         positions=config.positions,
         qk_norm=config.qk_norm,
     )

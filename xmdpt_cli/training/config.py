@@ -104,6 +104,10 @@ class TrainConfig(RunConfig, LossConfig, ModelConfig):  # the last one's fields 
         return bool(self.mask_span)
 
     @property
+    def fixed_length(self) -> bool:
+        return super().fixed_length or bool(self.repa_weight and self.repa_until < 1)
+
+    @property
     def least_micro_batch(self) -> int:
         return 2 if self.contrastive_weight else 1
 

@@ -38,6 +38,19 @@ class LossConfig:
         0.0, "Weight of the REPA loss on the target's DINOv2 tokens; 0: off, REPA: 0.5."
     )
     repa_layer: int = option(4, "Number of the block whose output the REPA loss aligns.")
+    repa_projector: str = option(
+        "mlp",
+        "Projection of the hidden tokens for the REPA loss; mlp: REPA, conv: iREPA.",
+        choices=("mlp", "conv"),
+    )
+    repa_norm: str = option(
+        "none",
+        "Normalisation of the tokens that the REPA loss aligns with; spatial: iREPA.",
+        choices=("none", "spatial"),
+    )
+    repa_until: float = option(
+        1.0, "Share of the steps after which the REPA loss is switched off (HASTE); 1: never."
+    )
     attention_flow_weight: float = option(
         0.0,
         "Weight of the loss on the source warped by attention, of conditioning tokens; 0: off, "
@@ -95,6 +108,10 @@ def check_loss(config: LossConfig) -> None:
         raise ConfigError(
             "model_guidance needs a model that also learns to predict without conditions",
             "--cond-drop-prob 0.1",
+        )
+    if not 0 < config.repa_until <= 1:
+        raise ConfigError(
+            f"repa_until is a share of the steps, above 0 and at most 1, not {config.repa_until}"
         )
     if not math.isfinite(config.logit_mean):
         raise ConfigError(f"logit_mean must be a finite number, not {config.logit_mean}")

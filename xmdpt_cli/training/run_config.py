@@ -91,6 +91,11 @@ class RunConfig:
         return False
 
     @property
+    def fixed_length(self) -> bool:
+        """Whether what a step does depends on the number of steps of the run."""
+        return self.decay == "cosine"
+
+    @property
     def needs_joints(self) -> bool:
         """Whether the loss reads the keypoints of both images."""
         return False
