@@ -34,10 +34,10 @@ _VISIBLE = 0.4  # share of the pixels about a part that must show it
 def refit_joints(
     generated: Pixels, view: View, parts: Iterable[str] = tuple(PARTS)
 ) -> dict[str, float]:
-    """Distance of each visible part (of ``PARTS``) from where the skeleton has it, in image heights.
+    """Distance of each visible part from where the skeleton has it, in image heights.
 
-    ``generated``: (H, W, 3) uint8, the person of ``view`` in its pose, of any size, also
-    squashed to a square. A distance above ``REACH`` is not measured, but is about ``REACH`` or
+    ``parts``: of ``PARTS``. ``generated``: (H, W, 3) uint8, the person of ``view``, of any size,
+    also squashed to a square. A distance above ``REACH`` is not measured, but is about ``REACH`` or
     more. The elbow is assumed to bend to the side to which it bends in the pose: where it does not,
     the distance of the hand may come out larger. A part that is hidden by the body or outside the
     image has no entry.
