@@ -176,6 +176,19 @@ def test_an_interrupted_training_is_not_replaced_by_the_toy_model(capsys: Captur
     assert "runs/B has no model yet" in refused(capsys, "sample", *SOURCE)
 
 
+def test_the_page_opens_with_it_where_no_model_is(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served: list[tuple[bool, str]] = []
+    monkeypatch.setattr(
+        "xmdpt_cli.ui.serve.serve", lambda pipe, model, *_, **__: served.append((pipe.toy, model))
+    )
+    for line in (["ui", "--port", "0"], ["ui", "--port", "0", "--model", "toy"]):
+        assert run(line) == 0
+        assert "model: the toy model of the package" in capsys.readouterr().err
+    assert served == [(True, str(pretrained.FOLDER))] * 2
+
+
 def test_status_names_it_in_an_empty_folder_only(capsys: Capture) -> None:
     assert run(["status"]) == 0
     assert "toy model of the package" in capsys.readouterr().out
