@@ -6,22 +6,28 @@ import importlib.util
 import json
 import sys
 import xml.etree.ElementTree as ET
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from scipy import stats
 from toy_models import SIZE, make_model
 
+from xmdpt_cli import XMDPTPipeline
 from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.files import only_process
 from xmdpt_cli.prepare.pipeline import prepare_dataset
 from xmdpt_cli.toy.encoders import toy_encoders
 from xmdpt_cli.toy.synthetic import make_synthetic
+from xmdpt_cli.training.config import TrainConfig
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "examples/experiments"
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
@@ -256,3 +262,32 @@ def test_every_experiment_is_tested() -> None:
     assert len(scripts) > 2
     for path in scripts:
         assert f'script("{path.stem}")' in here, f"{path.name} has no test"
+
+
+def test_toy_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder that it writes is complete, in half precision, and generates the images of the
+    run's own weights."""
+    toy_model = script("toy_model")
+    small = {"size": 32, "height": 64, "test_people": 1, "views": 2}
+    monkeypatch.setattr(toy_model, "SCALE", toy_model.Scale(**{**vars(toy_model.SCALE), **small}))
+    monkeypatch.setattr(toy_model, "resolve", partial(small_recipe, toy_model.resolve))
+    given = ["--people", "2", "--vae-steps", "2", "--steps", "2", "--out", str(tmp_path)]
+    toy_model.main(given)
+    folder = tmp_path / "model"
+    stored = load_file(folder / "model.safetensors")
+    assert {value.dtype for value in stored.values()} == {torch.float16}
+    card = (folder / "README.md").read_text()
+    assert "**Toy**" in card
+    assert "silhouette_iou" in card
+    person = next((tmp_path / "people").glob("img_highres/*/*/*/*.jpg"))
+    pose = np.random.default_rng(0).uniform(0.2, 0.8, (18, 2))
+    images = [
+        np.asarray(XMDPTPipeline.from_pretrained(place)(person, pose, source_keypoints=pose)[0])
+        for place in (folder, tmp_path / "run-tokens")
+    ]
+    assert np.abs(images[0].astype(int) - images[1].astype(int)).max() <= 2
+
+
+def small_recipe(resolve: Callable[..., TrainConfig], *args: Any, **kwargs: Any) -> TrainConfig:
+    """The preset's recipe for a model that trains in a second."""
+    return replace(resolve(*args, **kwargs), size="tiny", batch_size=2, precision="fp32")

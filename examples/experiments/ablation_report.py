@@ -12,7 +12,7 @@ from held_out import LPIPS, MEASURES
 from scipy import stats
 
 from xmdpt_cli.files import write_bytes, write_text
-from xmdpt_cli.report.charts import Chart, Estimate, Line, interval_chart, line_chart
+from xmdpt_cli.report.charts import COLOURS, Chart, Estimate, Line, interval_chart, line_chart
 from xmdpt_cli.report.tables import Table
 
 BASE = "base"  # the row that the others are compared with
@@ -120,7 +120,9 @@ def curve_of(group: dict[int, Record], base: dict[int, Record]) -> list[tuple[fl
         for point in record["curve"]:
             points.setdefault(point["steps"], []).append(point["scores"][MAIN])
     flops = next(r["flops"] for r in group.values())
-    return [(step * flops / total, float(np.mean(points[step]))) for step in sorted(points)]
+    return [
+        (round(step * flops / total, 2), float(np.mean(points[step]))) for step in sorted(points)
+    ]
 
 
 def reached(curve: Sequence[tuple[float, float]], wanted: float) -> float | None:
@@ -149,13 +151,12 @@ def difference_chart(groups: Groups) -> Chart:
 
 
 def curve_chart(groups: Groups) -> Chart:
-    """The main metric against the FLOPs of training."""
-    lines = []
-    for group in groups.values():
-        points = curve_of(group, groups[BASE])
-        lines.append(Line(_title(group), [(round(share, 3), score) for share, score in points]))
+    """The main metric against the FLOPs of training, of the base and of the best rows."""
+    curves = {row: curve_of(group, groups[BASE]) for row, group in groups.items()}
+    ranked = sorted(curves, key=lambda row: (row != BASE, -curves[row][-1][1]))
+    lines = [Line(_title(groups[row]), curves[row]) for row in ranked[: len(COLOURS)]]
     across = "training FLOPs, as a share of the base's"
-    return line_chart(lines, across, "", f"{NAMES[MAIN]} of held-out pairs")
+    return line_chart(lines, across, "", f"{NAMES[MAIN]} of held-out pairs, the best rows")
 
 
 def _title(group: dict[int, Record]) -> str:

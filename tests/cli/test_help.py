@@ -68,7 +68,7 @@ def test_defaults_choices_and_panels_are_shown(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shown = text_of("train", 120, monkeypatch, capsys)
-    assert "<tiny|S|B|L|XL>" in shown
+    assert "<tiny|mini|S|B|L|XL>" in shown
     words = " ".join(shown.replace("│", " ").split())
     assert "Choices: none, self, cross, cross-self, self-cross. [default: self-cross]" in words
     assert "[default: runs/SIZE or runs/PRESET]" in words

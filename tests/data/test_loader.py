@@ -83,7 +83,13 @@ def test_features_are_those_of_the_right_view(
         "pose_tokens": encoded(target)["pose_tokens"],
         "source_tokens": encoded(source)["source_tokens"],
     }
-    batch = load_pairs(dataset, PairIndices.listed([17], swap, flip), pose_maps=True)
+    batch = load_pairs(dataset, PairIndices.listed([17], swap, flip), pose_maps=True, joints=True)
+    assert batch.joints is not None
+    for view, joints in zip((target, source), batch.joints[0], strict=True):
+        stored = torch.from_numpy(item.keypoints[view]).float()  # fractions
+        if flip:
+            stored[:, 0] = 1 - stored[:, 0]
+        torch.testing.assert_close(joints, stored, equal_nan=True)
     for name, tensor in want.items():
         assert getattr(batch, name).dtype == tensor.dtype
         assert torch.equal(getattr(batch, name)[0], tensor), name

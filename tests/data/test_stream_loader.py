@@ -179,7 +179,7 @@ def test_more_ranks_than_pairs(folder: Path) -> None:
 
 
 def test_batches_hold_the_pairs_of_the_order(folder: Path, url: str) -> None:
-    loader = stream(url, pose_maps=True)
+    loader = stream(url, pose_maps=True, joints=True)
     local, played = PairDataset(folder), order(folder, room=BUFFER * 3 // 4)
     for step in range(30):  # over two epochs
         draws = [played.find(position) for position in range(5 * step, 5 * step + 5)]
@@ -190,7 +190,7 @@ def test_batches_hold_the_pairs_of_the_order(folder: Path, url: str) -> None:
             np.array([plan.swap[draw] for plan, draw in plans]),
             np.array([plan.flip[draw] for plan, draw in plans]),
         )
-        want = load_pairs(local, indices, pose_maps=True)
+        want = load_pairs(local, indices, pose_maps=True, joints=True)
         assert equal(loader.batch(step), want), step
 
 

@@ -64,6 +64,7 @@ def computed_fast(model: XMDPT, a: dict[str, Tensor], mask: Mask) -> list[Tensor
         model, a["x"], a["t"], condition, tokens=tokens, keep=keep, mask=mask,
         masked_latents=a["masked_x"], keep_masked=keep_masked, source_latents=a["latents"],
     )  # fmt: skip
+    assert passes.flows is None
     return [part for part in passes if part is not None]
 
 
@@ -147,6 +148,41 @@ def compare(found: list[Tensor], expected: list[Tensor]) -> None:
 
 def relative_error(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).detach().norm() / expected.detach().norm())
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("variant", [{}, {"positions": "rope", "qk_norm": True}], ids=name)
+@torch.no_grad()
+def test_flows_are_those_of_the_attention_to_the_source(
+    variant: dict[str, Any], masked: bool
+) -> None:
+    model, a = small(conditioning="tokens", **variant), inputs()
+    condition, tokens = conditions(model, a)
+    products: list[tuple[Tensor, ...]] = []
+    for block in model.tdnet.blocks:
+        block.attn.sdpa.register_forward_pre_hook(lambda _, given: products.append(given[:2]))
+    model(a["x"], a["t"], condition, tokens)
+    axis = torch.tensor([-0.75, -0.25, 0.25, 0.75])  # centres of four tokens
+    places = torch.stack([axis.repeat(4), axis.repeat_interleave(4)], dim=1)  # (x, y)
+    expected = []
+    for q, k in products[:2]:
+        scores = q @ k[:, :, 16:].transpose(2, 3) / (q.shape[3] ** 0.5 * 2)
+        expected.append(scores.softmax(dim=3).mean(dim=1) @ places)
+    mask = {
+        "mask": Mask.random(a["token_noise"], 0.3), "masked_latents": a["masked_x"],
+        "source_latents": a["latents"],
+    }  # fmt: skip
+    passes = training_passes(
+        model,
+        a["x"],
+        a["t"],
+        condition,
+        tokens=tokens,
+        flow_blocks=[0, 1],
+        **(mask if masked else {}),  # type: ignore[arg-type]
+    )
+    assert passes.flows is not None
+    torch.testing.assert_close(passes.flows, torch.stack(expected), rtol=1e-5, atol=1e-5)
 
 
 def test_without_a_mask_there_is_one_pass() -> None:

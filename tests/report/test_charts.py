@@ -27,6 +27,13 @@ def test_a_chart_has_its_lines_and_ticks() -> None:
     assert line_chart(lines, "steps", "score", "title").svg() == svg
 
 
+def test_ticks_that_would_overlap_are_replaced() -> None:
+    points = [(0.25, 0.1), (0.26, 0.2), (1.0, 0.3)]
+    svg = line_chart([Line("a", points)], "", "", "").svg()
+    assert ">0.26<" not in svg
+    assert ">0.5<" in svg
+
+
 def test_an_interval_chart_marks_each_row_at_its_value() -> None:
     rows = [Estimate("worse", -2.0, (-3.0, -1.0)), Estimate("none", 0.0, None)]
     rows.append(Estimate("better", 1.0, (-1.0, 3.0)))

@@ -78,7 +78,10 @@ def test_estimated_memory_and_disk_equal_the_run(data: Path, tmp_path: Path) -> 
 
 def test_estimated_inputs_have_the_shapes_of_a_batch(data: Path) -> None:
     """With all optional inputs: other shapes would give the estimate of another step."""
-    config = dataclasses.replace(CONFIG, conditioning="tokens", repa_weight=0.5, repa_layer=1)
+    config = dataclasses.replace(
+        CONFIG, conditioning="tokens", repa_weight=0.5, repa_layer=1,
+        attention_flow_joints=1.0,
+    )  # fmt: skip
     dataset = PairDataset(data, "train")
     trainer = Trainer(TrainTask(config, dataset))
     real = step_inputs(trainer.loader().batch(0), config, 0, 1.0, CPU)

@@ -1,4 +1,5 @@
-"""The options of the training loss in the step: model guidance, contrastive flow matching."""
+"""The options of the training loss in the step: model guidance, contrastive flow matching,
+the end of REPA."""
 
 from __future__ import annotations
 
@@ -9,12 +10,14 @@ from typing import Any
 import pytest
 import torch
 from small_data import CONFIG
+from small_data import weights as weights_of
 from torch import Tensor
 
 from xmdpt_cli.data.dataset import PairDataset
-from xmdpt_cli.errors import ConfigError
+from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.training.config import TrainConfig
 from xmdpt_cli.training.flops import step_flops
+from xmdpt_cli.training.loop import train
 from xmdpt_cli.training.step import Inputs, step_inputs
 from xmdpt_cli.training.task import TrainTask
 from xmdpt_cli.training.trainer import Trainer
@@ -92,9 +95,48 @@ def test_contrastive_weight_changes_both_passes(data: Path) -> None:
     torch.testing.assert_close(a.mse, b.mse)
 
 
+def test_repa_ends_after_its_share_of_the_steps(data: Path, tmp_path: Path) -> None:
+    """Its projector is trained until then, and a resumed run ends at the same step."""
+    config = dataclasses.replace(
+        CONFIG, steps=4, repa_weight=0.5, repa_layer=2, repa_until=0.5, repa_projector="conv",
+        repa_norm="spatial", checkpoint_every=1,
+    )  # fmt: skip
+    run = Trainer(TrainTask(config, PairDataset(data)))
+    loader, gradients, weights = run.loader(), [], []
+    for step in range(4):
+        batch = loader.batch(step)
+        inputs = step_inputs(batch, config, step, run.task.scale, run.device)
+        weights.append(float(inputs.repa_weight))  # type: ignore[arg-type]
+        run.step(iter([batch]))
+        gradients.append(float(run.model.repa_projector.conv.weight.grad.abs().max()))  # type: ignore
+    assert weights == [0.5, 0.5, 0.0, 0.0]
+    assert [gradient > 0 for gradient in gradients] == [True, True, False, False]
+    train(config, data, tmp_path / "whole")
+    for part in (1, 3, 4):
+        again = Trainer(TrainTask(config, PairDataset(data)))
+        again.resume(tmp_path / "parts")
+        batches = again.loader()
+        while again.done < part:
+            again.step(iter([batches.batch(again.done)]))
+        again.save(tmp_path / "parts")
+    expected = weights_of(tmp_path / "whole")
+    found = again.ema.model.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def test_the_length_of_a_run_that_ends_repa_is_part_of_it(data: Path, tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, steps=2, repa_weight=0.5, repa_layer=2, repa_until=0.5)
+    train(config, data, tmp_path / "run")
+    with pytest.raises(XmdptError, match="steps: 2 -> 4"):
+        train(dataclasses.replace(config, steps=4), data, tmp_path / "run")
+
+
 def test_values_that_do_not_work_are_refused(data: Path) -> None:
     with pytest.raises(ConfigError, match="compares the pairs of a micro batch"):
         trainer(data, contrastive_weight=0.05, accumulate=4)
+    for share in (0.0, 1.5):
+        with pytest.raises(ConfigError, match="repa_until"):
+            TrainConfig(repa_until=share)
     for name in ("model_guidance", "contrastive_weight"):
         with pytest.raises(ConfigError, match=rf"{name} lies in \[0, 1\)"):
             TrainConfig(**{name: 1.0})

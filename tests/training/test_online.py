@@ -82,6 +82,7 @@ def test_online_features_without_crops_equal_the_cache(
     dataset: PairDataset, encoders: Encoders, rank: int, world: int
 ) -> None:
     both = {"rank": rank, "world_size": world, "pose_maps": True, "target_tokens": True}
+    both["joints"] = True
     online = loader(dataset, encoders, crops=False, **both)
     cached = TrainLoader(dataset, LoaderConfig(N, SEED, **both))
     for step in (0, 5, 7):  # over the end of an epoch, swapped and mirrored pairs among them
@@ -95,6 +96,7 @@ def test_online_features_without_crops_equal_the_cache(
         ):  # fmt: skip
             found, stored = getattr(have, name).float(), getattr(want, name).float()
             torch.testing.assert_close(found, stored, rtol=precision, atol=2e-5, msg=name)
+        torch.testing.assert_close(have.joints, want.joints, equal_nan=True)
         assert have.pose_map is not None
         assert want.pose_map is not None
         assert torch.equal(have.pose_map, want.pose_map)

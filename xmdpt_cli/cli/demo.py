@@ -82,12 +82,13 @@ def demo(
     talk.say(f"xmdpt demo: synthetic people into {out} (run it again to resume)")
     talk.say(_PAPER if paper else _TOKENS)
     from xmdpt_cli.report.evaluation_text import table as cells
-    from xmdpt_cli.toy.demo import SIZE, describe_comparison, run_demo
+    from xmdpt_cli.toy.demo import Scale, describe_comparison, run_demo
+
+    scale = Scale(people=people, vae_steps=vae_steps)
 
     with talk.progress() as progress, _settings_hint(out):
         summary, evaluation = run_demo(
-            out, recipe, seed=seed, people=people, vae_steps=vae_steps, started=started,
-            progress=progress, say=talk.say,
+            out, recipe, scale, seed=seed, started=started, progress=progress, say=talk.say
         )  # fmt: skip
     summary = {**plain(summary), "toy_model": toy}
     record = out / ("demo-paper.json" if paper else "demo.json")
@@ -95,7 +96,7 @@ def demo(
     shown = cells(evaluation)
     talk.result(
         summary,
-        table(f"held-out people, TOY networks, {SIZE} px", shown.header, shown.rows),
+        table(f"held-out people, TOY networks, {scale.size} px", shown.header, shown.rows),
         text=f"{describe_comparison(summary['beats'])}\n"
         f"images (source, pose, ground truth, generated): {summary['image']}\n"
         f"report: {record}; total time {duration(summary['seconds']['total'])}\n"

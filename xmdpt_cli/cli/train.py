@@ -44,8 +44,9 @@ from xmdpt_cli.training.config import TrainConfig
         "Model": "size resolution source-encoder pose-encoder conditioning condition-parts "
         "aggregation predictor mask-ratio mask-span backbone decode-layers positions qk-norm",
         "Loss": "prediction schedule loss-weighting masked-noise repa-weight repa-layer "
-        "contrastive-weight model-guidance timestep-sampling timestep-power logit-mean logit-std "
-        "cond-drop-prob",
+        "repa-projector repa-norm repa-until attention-flow-weight attention-flow-joints "
+        "attention-flow-layers contrastive-weight model-guidance timestep-sampling timestep-power "
+        "logit-mean logit-std cond-drop-prob",
         "Optimization": "steps batch-size accumulate optimizer learning-rate warmup-steps decay "
         "weight-decay max-grad-norm ema ema-warmup",
         "Data": "swap swap-by flip online vae dino-source dino-pose",

@@ -19,6 +19,7 @@ import torch
 from xmdpt_cli.data.broken_shards import BrokenShards
 from xmdpt_cli.data.dataset import CONNECTIONS, PairDataset, Read
 from xmdpt_cli.data.sampler import LoaderConfig, PairIndices, PairSampler
+from xmdpt_cli.pose.keypoints import Keypoints
 
 # field of a batch -> the view of the pair it comes from, and the stored tensor's name
 _FEATURES = {
@@ -48,6 +49,9 @@ class Batch:
     pose_map: torch.Tensor | None = None  # uint8 (N, H, W, 3), the target's pose map
     source_pose_map: torch.Tensor | None = None  # uint8 (N, H, W, 3), the source's
     target_tokens: torch.Tensor | None = None  # (N, L, W), of the target image, as stored
+    joints: torch.Tensor | None = (
+        None  # float32 (N, 2, 18, 2), the target's, the source's; see ``put_joints``
+    )
     skipped: int = 0  # how many of the pairs replace pairs of broken shards (``broken_shards``)
 
     def pose_maps(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor] | None:
@@ -77,6 +81,7 @@ def load_pairs(
     *,
     pose_maps: bool = False,
     target_tokens: bool = False,
+    joints: bool = False,
     out: Batch | None = None,
     read: Read | None = None,
     threads: int = THREADS,
@@ -98,6 +103,8 @@ def load_pairs(
     maps = {"pose_map": targets, "source_pose_map": sources} if pose_maps else {}
     for field in maps:
         shapes[field] = ((count, dataset.resolution, dataset.resolution, 3), torch.uint8)
+    if joints:
+        shapes["joints"] = ((count, 2, 18, 2), torch.float32)
     tensors = {f: reuse(getattr(out, f, None), *shape) for f, shape in shapes.items()}
 
     def fill(part: slice) -> None:
@@ -107,6 +114,12 @@ def load_pairs(
             for i in range(count)[part]:
                 rendered = dataset.pose_map_of(int(views[i]), bool(flips[i]), read)
                 tensors[field][i].numpy()[...] = rendered
+        if joints:
+            for i in range(count)[part]:
+                for place, views in enumerate((targets, sources)):
+                    points = dataset.keypoints_of(int(views[i]), read)
+                    into = tensors["joints"][i, place]
+                    put_joints(into, points, dataset.resolution, bool(flips[i]))
 
     if read is None and dataset.store.folder is None:
         threads = CONNECTIONS  # each waits for the server
@@ -146,6 +159,7 @@ class TrainLoader:
             self.dataset,
             pose_maps=self.config.pose_maps,
             target_tokens=self.config.target_tokens,
+            joints=self.config.joints,
             out=out,
             threads=self.threads,
         )
@@ -176,6 +190,15 @@ def eval_batches(
             source_keypoints=torch.from_numpy(np.stack([points for _, points in sources])),
             target_keypoints=torch.from_numpy(np.stack([points for _, points in targets])),
         )
+
+
+def put_joints(into: torch.Tensor, points: Keypoints, size: int, flip: bool) -> None:
+    """Keypoints in pixels of an image of ``size`` -> ``into`` (18, 2), fractions of its side, NaN
+    missing; mirrored with it, joints not relabelled (published)."""
+    joints = points / size
+    if flip:
+        joints[:, 0] = 1 - joints[:, 0]
+    into.numpy()[...] = joints
 
 
 def reuse(old: torch.Tensor | None, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:

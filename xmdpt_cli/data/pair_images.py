@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from xmdpt_cli.data.dataset import CONNECTIONS, PairDataset
-from xmdpt_cli.data.loader import in_parts, reuse
+from xmdpt_cli.data.loader import in_parts, put_joints, reuse
 from xmdpt_cli.data.sampler import PairIndices, seeded_generator
 from xmdpt_cli.images import ImageArray
 from xmdpt_cli.pose.drawing import draw_pose, draw_pose_map
@@ -81,6 +81,7 @@ class PairImages:
     flipped: list[bool]
     pose_map: torch.Tensor | None = None  # uint8 (N, H, W, 3), the targets'
     source_pose_map: torch.Tensor | None = None
+    joints: torch.Tensor | None = None  # see Batch
     skipped: int = 0  # see Batch
 
 
@@ -89,6 +90,7 @@ def load_pair_images(
     indices: PairIndices,
     crop: Cropper,
     pose_maps: bool = False,
+    joints: bool = False,
     out: PairImages | None = None,
 ) -> PairImages:
     """Read pairs as images, on a few threads. ``out``: an earlier result to overwrite.
@@ -105,17 +107,20 @@ def load_pair_images(
 
     images, poses = buffer("images", 2 * count), buffer("poses")
     maps = {"target": buffer("pose_map"), "source": buffer("source_pose_map")} if pose_maps else {}
+    places = torch.empty(count, 2, 18, 2) if joints else None
 
     def fill(part: slice) -> None:
         for i in range(count)[part]:
             for role, row, place in (("target", targets[i], i), ("source", sources[i], count + i)):
                 cut = crop(numbers[i], role)
                 _put(images, place, crop_image(dataset.image_of(int(row)), cut), flips[i])
-                if role == "source" and not maps:
+                if role == "source" and not maps and places is None:
                     continue
                 points = crop_keypoints(dataset.keypoints_of(int(row)), cut, size)
                 if role == "target":
                     _put(poses, i, draw_pose(points, size), flips[i])
+                if places is not None:
+                    put_joints(places[i, int(role == "source")], points, size, flips[i])
                 if maps:
                     _put(maps[role], i, draw_pose_map(points, size), flips[i])
 
@@ -129,6 +134,7 @@ def load_pair_images(
         flips,
         maps.get("target"),
         maps.get("source"),
+        places,
     )
 
 

@@ -34,6 +34,7 @@ class LoaderConfig:
     flip: bool = True  # mirror both images of half of the pairs
     pose_maps: bool = False  # rendered pose maps, for "tokens" conditioning
     target_tokens: bool = False  # the target's DINOv2 tokens, for REPA
+    joints: bool = False  # both images' keypoints, for the loss on attention at them
     swap_batch: int = 0  # pairs, over all ranks, that are swapped together; 0: each on its own
 
     def __post_init__(self) -> None:

@@ -91,6 +91,7 @@ class StreamLoader:
                     indices,
                     pose_maps=self.config.pose_maps,
                     target_tokens=self.config.target_tokens,
+                    joints=self.config.joints,
                     out=out,
                     read=read,
                 )

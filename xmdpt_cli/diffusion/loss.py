@@ -29,6 +29,8 @@ class Losses(NamedTuple):
         masked_mse: The same of the masked pass; None: there was no such pass.
         masked_vb: The same of the masked pass.
         repa: Cosine similarity of hidden tokens and REPA's target; None: REPA is off.
+        flow: Squared difference of the target and the source warped by attention; None: off.
+        flow_joints: Squared distance of attention at the keypoints, in image sides; None: off.
     """
 
     total: Tensor
@@ -37,6 +39,8 @@ class Losses(NamedTuple):
     masked_mse: Tensor | None = None
     masked_vb: Tensor | None = None
     repa: Tensor | None = None
+    flow: Tensor | None = None
+    flow_joints: Tensor | None = None
 
 
 def training_loss(
@@ -49,7 +53,7 @@ def training_loss(
     masked_noise: Tensor | None = None,
     repa: Tensor | None = None,
     repa_target: Tensor | None = None,
-    repa_weight: float = 0.0,
+    repa_weight: Tensor | float | None = None,
     weighting: str = "none",
     schedule: Schedule = LINEAR,
     keep: Tensor | None = None,
@@ -70,7 +74,7 @@ def training_loss(
         masked_noise: The noise of the masked pass.
         repa: (N, T, W), projected hidden tokens.
         repa_target: (N, T, W), the tokens that REPA aligns them with.
-        repa_weight: Weight of 1 - cosine similarity of the two.
+        repa_weight: Weight of 1 - cosine similarity of the two, a number or a tensor ().
         weighting: Weighting of the squared error, as in ``Schedule.weight``.
         schedule: The noise schedule.
         keep: (N,) bool, rows that keep their conditions; None: all.
@@ -107,7 +111,7 @@ def training_loss(
             masked_out, masked_noise, keep_masked, masked_unconditional
         )
         total = total + masked  # paper eq. 5
-    if repa is not None and repa_target is not None:
+    if repa is not None and repa_target is not None and repa_weight is not None:
         # REPA (Yu et al. 2024, eq. 8): mean over tokens of the cosine similarity
         cosine = F.cosine_similarity(repa.float(), repa_target.float(), dim=-1).mean(dim=1)
         total = total + repa_weight * (1 - cosine).mean()

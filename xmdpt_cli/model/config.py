@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from xmdpt_cli.model.extensions import TokenConditions
     from xmdpt_cli.model.xmdpt import XMDPT, MIPNet
 
-#: (depth, D, H); S, B, L: paper sec. 4.1; XL: published code only; tiny: ours, for toy data
+#: (depth, D, H); S, B, L: paper sec. 4.1; XL: published code only; tiny, mini: ours, for toy data
 SIZES: dict[str, tuple[int, int, int]] = {
     "tiny": (4, 128, 4),
+    "mini": (5, 192, 6),
     "S": (12, 384, 6),
     "B": (12, 768, 12),
     "L": (24, 1024, 16),
@@ -87,11 +88,11 @@ def check_choices(
     conditioning: str,
     positions: str = "bias",
 ) -> None:
-    _check_choice("predictor", predictor, PREDICTORS)
-    _check_choice("aggregation", aggregation, AGGREGATIONS)
-    _check_choice("backbone", backbone, ("plain", "mdtv2"))
-    _check_choice("conditioning", conditioning, ("vector", "tokens"))
-    _check_choice("positions", positions, ("bias", "rope"))
+    check_choice("predictor", predictor, PREDICTORS)
+    check_choice("aggregation", aggregation, AGGREGATIONS)
+    check_choice("backbone", backbone, ("plain", "mdtv2"))
+    check_choice("conditioning", conditioning, ("vector", "tokens"))
+    check_choice("positions", positions, ("bias", "rope"))
     if set(parts) - set(CONDITION_PARTS) or len(set(parts)) != len(parts):
         raise ConfigError(
             f"condition_parts are some of {', '.join(CONDITION_PARTS)}, not {'+'.join(parts)!r}"
@@ -116,7 +117,7 @@ def check_rotary(positions: str, features: int) -> None:
         )
 
 
-def _check_choice(name: str, value: str, choices: Iterable[str]) -> None:
+def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
     if value not in choices:
         raise ConfigError(f"{name} is one of {', '.join(choices)}, not {value!r}")
 

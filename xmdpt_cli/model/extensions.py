@@ -1,5 +1,5 @@
-"""What X-MDPT as published does not have: source tokens in attention, the guidance scale as an
-input, REPA.
+"""What X-MDPT as published does not have: source tokens in attention, and the guidance scale
+as an input. (REPA: ``repa.py``.)
 
 MDTv2's long skips need no module of their own: see ``skip`` in ``layers.Block`` and ``TDNet``.
 
@@ -16,8 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xmdpt_cli.model.layers import PatchEmbed, timestep_features
-
-REPA_HIDDEN = 2048  # of REPA's projector (Yu et al. 2024, arXiv 2410.06940)
 
 
 class TokenConditions(NamedTuple):
@@ -101,14 +99,3 @@ class GuidanceEmbedder(nn.Module):
     def forward(self, cfg_scales: Tensor) -> Tensor:
         features = timestep_features(self.RESOLUTION * cfg_scales, self.FEATURES)
         return self.linear(features.to(self.linear.weight.dtype))
-
-
-def repa_projector(width: int, out: int) -> nn.Sequential:
-    """Hidden tokens (N, T, D) -> the space of the encoder's tokens (N, T, out)."""
-    return nn.Sequential(
-        nn.Linear(width, REPA_HIDDEN),
-        nn.SiLU(),
-        nn.Linear(REPA_HIDDEN, REPA_HIDDEN),
-        nn.SiLU(),
-        nn.Linear(REPA_HIDDEN, out),
-    )

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from xmdpt_cli.diffusion.guidance import Guidance
+from xmdpt_cli.model.attention_flow import attention_flow
 from xmdpt_cli.model.config import check_inputs, check_mipnet
 from xmdpt_cli.model.extensions import TokenConditions
 from xmdpt_cli.model.layers import (
@@ -56,6 +57,7 @@ class Passes(NamedTuple):
     out: Tensor  # (N, 2C, h, w) of the unmasked pass
     masked_out: Tensor | None  # (N, 2C, h, w) of the masked pass
     repa: Tensor | None  # (N, T, repa_width) projected hidden tokens of the unmasked pass
+    flows: Tensor | None  # (blocks, N, T, 2) of the unmasked pass; see ``attention_flow``
 
 
 def training_passes(
@@ -72,14 +74,17 @@ def training_passes(
     source_latents: Tensor | None = None,  # (N, C, h, w), for the masked pass
     cfg_scales: Tensor | None = None,  # (N,), of a model with ``guidance_embed``
     repa: bool = True,  # False: no projection of the hidden tokens
+    flow_blocks: Sequence[int] = (),  # numbers of the encoder blocks, from 0, whose flow is wanted
 ) -> Passes:
     """``model(...)`` and ``model.forward_masked(...)`` in one walk through the blocks."""
     net = model.tdnet
     x_embedded, kv, c = model.embed(latents, timesteps, condition, tokens, keep, cfg_scales)
     if mask is None:
-        x, _, _, projected = _encode(model, c[None], None, x_embedded, None, None, kv, None, repa)
+        x, _, _, projected, flows = _encode(
+            model, c[None], None, x_embedded, None, None, kv, None, repa, flow_blocks
+        )
         out = _decode(net, c, x + net.decoder_pos_embed, x_embedded, kv)
-        return Passes(out, None, projected)
+        return Passes(out, None, projected, flows)
 
     assert masked_latents is not None
     assert source_latents is not None
@@ -93,8 +98,8 @@ def training_passes(
         with torch.no_grad():
             source = net.embed(source_latents)  # (N, T, D)
     both = torch.stack([c, c_masked])  # (2, N, D)
-    x, masked_x, source, projected = _encode(
-        model, both, mask, x_embedded, masked, source, kv, kv_masked, repa
+    x, masked_x, source, projected, flows = _encode(
+        model, both, mask, x_embedded, masked, source, kv, kv_masked, repa, flow_blocks
     )
     assert masked_x is not None
     masked = _predict_masked(mipnet, masked_x, mask, net.decoder_pos_embed, c_masked, source)
@@ -107,7 +112,7 @@ def training_passes(
         None if kv is None or kv_masked is None else torch.cat([kv, kv_masked]),
     )
     unmasked_out, masked_out = out.chunk(2)
-    return Passes(unmasked_out, masked_out, projected)
+    return Passes(unmasked_out, masked_out, projected, flows)
 
 
 def _encode(
@@ -120,22 +125,26 @@ def _encode(
     kv: Tensor | None,
     kv_masked: Tensor | None,
     repa: bool,
-) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
-    """x, masked and source after the encoder blocks, and REPA's projection."""
+    flow_blocks: Sequence[int],
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+    """x, masked and source after the encoder blocks, REPA's projection, and the flows."""
     net, projected = model.tdnet, None
+    flows: list[Tensor] = []
     shared = shared_positions(net, kv, None if mask is None else mask.ids_keep)
     skips: list[tuple[Tensor, Tensor | None, Tensor | None]] = []
     for i, block in enumerate(net.blocks[: net.encoder_depth]):
         skip = (None, None, None) if block.skip_linear is None else skips.pop()
-        x, masked, source = block.call(
+        x, masked, source, flow = block.call(
             _encoder_block, c, x, masked, source, mask, net.block_kv(kv, i),
-            net.block_kv(kv_masked, i), skip, shared,
+            net.block_kv(kv_masked, i), skip, shared, i in flow_blocks,
         )  # fmt: skip
+        if flow is not None:
+            flows.append(flow)
         if net.backbone == "mdtv2" and block.skip_linear is None:
             skips.append((x, masked, source))
         if repa and model.repa_projector is not None and i + 1 == model.repa_layer:
             projected = model.repa_projector(x)
-    return x, masked, source, projected
+    return x, masked, source, projected, torch.stack(flows) if flows else None
 
 
 def _encoder_block(
@@ -149,18 +158,24 @@ def _encoder_block(
     kv_masked: Tensor | None,
     skip: tuple[Tensor | None, ...],
     shared: BothPositions | None,
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    with_flow: bool,
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
     modulation = block.adaLN_modulation(c)  # (P, N, 6D)
     positions, kept_positions = shared or block_positions(
         block, kv, None if mask is None else mask.ids_keep
     )
-    x = block.modulated(x, modulation[0], positions, kv, skip[0])
+    products: list[Tensor] | None = [] if with_flow else None
+    x = block.modulated(x, modulation[0], positions, kv, skip[0], products)
+    flow = None
+    if products is not None:
+        q, k = products
+        flow = attention_flow(q, k[:, :, q.shape[2] :])  # (N, T, 2), of the source's keys
     if masked is not None and kept_positions is not None:
         masked = block.modulated(masked, modulation[1], kept_positions, kv_masked, skip[1])
     if source is not None:
         with torch.no_grad():  # for the masked pass, with its c
             source = block.modulated(source, modulation[1], positions, kv_masked, skip[2])
-    return x, masked, source
+    return x, masked, source, flow
 
 
 def _decode(net: TDNet, c: Tensor, x: Tensor, x_embedded: Tensor, kv: Tensor | None) -> Tensor:

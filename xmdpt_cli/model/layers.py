@@ -157,8 +157,15 @@ class Attention(nn.Module):
             device=weight.device,
         )
 
-    def forward(self, x: Tensor, positions: Positions, kv: Tensor | None = None) -> Tensor:
-        """x (N, K, D), kv (N, S, 2D) further keys and values -> (N, K, D)."""
+    def forward(
+        self,
+        x: Tensor,
+        positions: Positions,
+        kv: Tensor | None = None,
+        products: list[Tensor] | None = None,
+    ) -> Tensor:
+        """x (N, K, D), kv (N, S, 2D) further keys and values -> (N, K, D). ``products``: a list
+        that receives q (N, H, K, d) and k (N, H, K + S, d), as they are multiplied."""
         q, k, v = split_heads(self.qkv(x), self.heads, 3)  # (N, H, K, d) each
         if kv is not None:
             k_source, v_source = split_heads(kv, self.heads, 2)
@@ -166,6 +173,8 @@ class Attention(nn.Module):
         if self.qk_norm is not None:
             q, k = self.qk_norm(q, k)
         q, k = positions.rotate(q, k)
+        if products is not None:
+            products += [q, k]
         return self.proj(merge_heads(self.sdpa(q, k, v, positions.bias)))
 
 
@@ -287,14 +296,18 @@ class Block(nn.Module):
         positions: Positions,
         context: Tensor | None = None,
         skip: Tensor | None = None,
+        products: list[Tensor] | None = None,
     ) -> Tensor:
-        """``forward`` with the modulation and the positions given, which do not depend on x."""
+        """``forward`` with the modulation and the positions given, which do not depend on x.
+        ``products``: see ``Attention.forward``."""
         (shift_msa, scale_msa, gate_msa,
          shift_mlp, scale_mlp, gate_mlp) = modulation.chunk(6, dim=1)  # (N, D) each  # fmt: skip
         if self.skip_linear is not None:
             assert skip is not None
             x = self.skip_linear(torch.cat([x, skip], dim=2))
-        h = self.attn(modulate(self.norm1(x), shift_msa, scale_msa), positions, context)
+        h = modulate(self.norm1(x), shift_msa, scale_msa)
+        # MIPNet's cross-attention takes no list
+        h = self.attn(h, positions, context, *([] if products is None else [products]))
         x = x + gate_msa.unsqueeze(1) * h
         h = self.mlp(modulate(self.norm2(x), shift_mlp, scale_mlp))
         return x + gate_mlp.unsqueeze(1) * h

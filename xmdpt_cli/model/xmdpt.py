@@ -30,6 +30,7 @@ from xmdpt_cli.model.config import (
     PREDICTORS,
     SIZES,
     check_blocks,
+    check_choice,
     check_choices,
     check_inputs,
     check_latents,
@@ -38,12 +39,7 @@ from xmdpt_cli.model.config import (
     check_rotary,
     check_sizes,
 )
-from xmdpt_cli.model.extensions import (
-    GuidanceEmbedder,
-    TokenConditioner,
-    TokenConditions,
-    repa_projector,
-)
+from xmdpt_cli.model.extensions import GuidanceEmbedder, TokenConditioner, TokenConditions
 from xmdpt_cli.model.fast import Denoiser, predict
 from xmdpt_cli.model.initialisation import initialise
 from xmdpt_cli.model.layers import (
@@ -54,6 +50,7 @@ from xmdpt_cli.model.layers import (
     drop,
     gather_tokens,
 )
+from xmdpt_cli.model.repa import PROJECTIONS, repa_projector
 
 
 def _blocks(blocks: Iterable[Block]) -> Sequence[Block]:
@@ -302,6 +299,7 @@ class XMDPT(
         vae_factor: int = 8,  # tokens: pixels of the pose map per latent
         repa_width: int = 0,  # REPA: width of the tokens to align with; 0: no projector
         repa_layer: int = 4,  # REPA: number of the block, from 1, whose output is projected
+        repa_projection: str = "mlp",  # REPA: one of PROJECTIONS
         guidance_embed: bool = False,  # distilled: the guidance scale is an input
         positions: str = "bias",  # in TDNet's attention; bias: published; rope: rotary
         qk_norm: bool = False,  # RMSNorm of queries and keys
@@ -312,6 +310,7 @@ class XMDPT(
         check_choices(predictor, parts, aggregation, backbone, conditioning, positions)
         check_rotary(positions, width // heads)
         check_blocks(depth - decode_layers, backbone, repa_layer if repa_width else 1)
+        check_choice("repa_projection", repa_projection, PROJECTIONS)
         self.width, self.conditioning, self.mask_ratio = width, conditioning, mask_ratio
         self.latent_shape = (latent_channels, latent_size, latent_size)
         self.pose_pixels = latent_size * vae_factor
@@ -331,12 +330,14 @@ class XMDPT(
         self.guidance_embed = GuidanceEmbedder(width) if guidance_embed else None
         self.predict = predict  # of sampling; fast.compile_sampling replaces it
         initialise(self)
-        self.repa_projector = repa_projector(width, repa_width) if repa_width else None
+        self.repa_projector = (
+            repa_projector(repa_projection, width, repa_width) if repa_width else None
+        )
 
     @classmethod
     def from_size(cls, size: str, **overrides: Any) -> XMDPT:
-        """``XMDPT.from_size("S", latent_size=64)``: "tiny", "S", "B", "L" or "XL", the rest as in
-        ``__init__``. ConfigError for another size."""
+        """``XMDPT.from_size("S", latent_size=64)``: a key of ``SIZES``; the rest: ``__init__``.
+        ConfigError for another size."""
         if size not in SIZES:
             raise ConfigError(f"no such size: {size!r}", f"choose one of {', '.join(SIZES)}")
         depth, width, heads = SIZES[size]

@@ -8,9 +8,11 @@ shows its numbers on hovering.
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 from xml.etree import ElementTree
 
@@ -18,7 +20,7 @@ import matplotlib.style
 from markupsafe import Markup
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 TEXT, SOFT, LINE, TRACK, CARD = "#1c2330", "#667085", "#e3e7ee", "#eef1f6", "#ffffff"
 SERIES = ("#3b6fd4", "#e08a1e")
@@ -59,7 +61,7 @@ styled = matplotlib.style.context(["default", STYLE])  # independent of matplotl
 # 10,000 and 0.5, not 10^4
 plain_number = FuncFormatter(lambda v, _: f"{v:,.0f}" if v >= 1000 else f"{v:.4g}")
 percent_number = FuncFormatter(lambda value, _: f"{value:g}%")
-MOST_TICKS = 12  # on a line chart: with more, they are not the points of the lines
+NEAREST_TICKS = 0.06  # of the axis: nearer labels overlap
 MAX_BARS = 20  # a longer histogram is put into bins
 WIDTH = 440  # of the charts of the dataset page: on a phone their text is still legible
 
@@ -240,14 +242,21 @@ def line_chart(lines: Iterable[Line], across: str, up: str, title: str) -> Chart
         dashes = "-" if number < len(COLOURS) else "--"
         chart.axes.plot(x, y, dashes, color=colour, marker="o", markersize=6, label=line.name)
     chart.axes.set(xscale="log", xlabel=across, ylabel=up, title=title)
-    if len(places) <= MOST_TICKS:
+    if _have_room(sorted(places)):
         chart.axes.set_xticks(sorted(places), [f"{x:g}" for x in sorted(places)])
     else:
+        chart.axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         chart.axes.xaxis.set_major_formatter(plain_number)
     chart.axes.minorticks_off()
     chart.axes.yaxis.set_major_formatter(plain_number)
     chart.axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return chart
+
+
+def _have_room(places: Sequence[float]) -> bool:
+    """Whether labels at rising places of a logarithmic axis do not overlap."""
+    logs = [math.log(place) for place in places]
+    return all(b - a >= NEAREST_TICKS * (logs[-1] - logs[0]) for a, b in pairwise(logs))
 
 
 class Estimate(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -27,22 +28,35 @@ from xmdpt_cli.toy.train_encoders import make_toy_encoders
 from xmdpt_cli.training.config import TrainConfig
 from xmdpt_cli.training.loop import train
 
-SIZE = 64  # pixels: two cores can train this in minutes
-TEST_PEOPLE, VIEWS, HEIGHT = 32, 4, 128
+
+@dataclass(frozen=True)
+class Scale:
+    """How large a demo is. The defaults take minutes on two CPU cores."""
+
+    size: int = 64  # side of the model's images, pixels
+    height: int = 128  # of the rendered images, pixels
+    people: int = 400  # to train on
+    test_people: int = 32
+    views: int = 4  # of a person
+    plain: bool = True  # without patterns, which cannot be seen at 64 px
+    vae_steps: int = 500
+    latent_channels: int = 4
+
+
+MINUTES = Scale()
 
 
 def run_demo(
     out: Path,
     recipe: TrainConfig,
+    scale: Scale = MINUTES,
     *,
     seed: int,
-    people: int,
-    vae_steps: int,
     started: float | None = None,
     progress: Progress = silent,
     say: Say = silently,
 ) -> tuple[dict[str, Any], Evaluation]:
-    """Render ``people``, train a toy VAE on them, prepare, train, sample and evaluate in ``out``.
+    """Render people, train a toy VAE on them, prepare, train, sample and evaluate in ``out``.
 
     Every step resumes. ``started``: the value of ``time.perf_counter()`` from which the total time
     counts. Returns the summary, ready for JSON, and the evaluation.
@@ -55,22 +69,22 @@ def run_demo(
     lap("imports")
     make_synthetic(
         out / "people",
-        people_train=people,
-        people_test=TEST_PEOPLE,
-        views=VIEWS,
+        people_train=scale.people,
+        people_test=scale.test_people,
+        views=scale.views,
         seed=seed,
-        height=HEIGHT,
-        plain=True,  # at this size patterns cannot be seen
+        height=scale.height,
+        plain=scale.plain,
         progress=progress,
     )
     listing = find_dataset(out / "people")
     lap("people")
     toy = make_toy_encoders(
-        listing, out / "data" / "encoders", size=SIZE, seed=seed, vae_steps=vae_steps,
-        progress=progress,
+        listing, out / "data" / "encoders", size=scale.size, seed=seed,
+        vae_steps=scale.vae_steps, latent_channels=scale.latent_channels, progress=progress,
     )  # fmt: skip
     lap("vae")
-    prepare_dataset(listing, out / "data", size=SIZE, encoder=toy.encoders, progress=progress)
+    prepare_dataset(listing, out / "data", size=scale.size, encoder=toy.encoders, progress=progress)
     lap("prepare")
     run = out / f"run-{recipe.conditioning}"
     trained = train(recipe, out / "data", run, progress=progress, say=say)
@@ -108,7 +122,12 @@ def run_demo(
         "toy": True,
         "seed": seed,
         "recipe": vars(recipe),
-        "people": {"train": people, "test": TEST_PEOPLE, "views": VIEWS, "plain": True},
+        "people": {
+            "train": scale.people,
+            "test": scale.test_people,
+            "views": scale.views,
+            "plain": scale.plain,
+        },
         "pairs": {"test": evaluation.counts["generated"]},
         "vae_psnr_held_out": toy.vae.psnr,
         "rows": report["rows"],

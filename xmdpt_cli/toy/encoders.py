@@ -67,7 +67,7 @@ def toy_dino(role: str, image_size: int, seed: int = 0) -> Dino:
     return Dino(net, Origin("toy", f"toy-dino-{role}-{image_size}-seed{seed}"))
 
 
-def toy_vae(image_size: int, seed: int = 0) -> VAE:
+def toy_vae(image_size: int, seed: int = 0, latent_channels: int = 4) -> VAE:
     """A small AutoencoderKL (0.23 M parameters at f = 4) that passes the image through.
 
     f = 4 up to 128 px, above that 8. The first three latent channels start as the image's
@@ -83,7 +83,7 @@ def toy_vae(image_size: int, seed: int = 0) -> VAE:
             layers_per_block=1,
             norm_num_groups=1,
             mid_block_add_attention=False,
-            latent_channels=4,
+            latent_channels=latent_channels,
             sample_size=image_size,
             scaling_factor=1.0,  # 1 / standard deviation of the latents, set by training
         )

@@ -90,6 +90,7 @@ def make_toy_encoders(
     size: int,
     seed: int = 0,
     vae_steps: int | None = None,
+    latent_channels: int = 4,
     limit: int | None = None,
     progress: Progress = silent,
 ) -> ToyEncoders:
@@ -104,7 +105,7 @@ def make_toy_encoders(
         held_out = (
             np.stack([test[i] for i in range(min(HELD_OUT, len(test)))]) if len(test) else None
         )
-        vae = toy_vae(size, seed)
+        vae = toy_vae(size, seed, latent_channels)
         images: Images = train if size <= CROP else Crops(train, seed)
         config = _config(vae_steps or default_steps(size), seed)
         with _threads(size):

@@ -79,6 +79,7 @@ def build_dataloader(
         config.flip,
         pose_maps=model.conditioning == "tokens",
         target_tokens=model.repa_projector is not None,
+        joints=config.needs_joints,
         swap_batch=config.batch_size if config.swap_by == "batch" else 0,
     )
     broken = BrokenShards(dataset, config.seed, warn)

@@ -7,7 +7,7 @@ from xmdpt_cli.model import XMDPT
 from xmdpt_cli.training.config import TrainConfig
 
 #: MDTv2's blocks behind the side interpolater: 6 for S, 4 otherwise (published code)
-MDTV2_DECODE_LAYERS = {"tiny": 2, "S": 6}
+MDTV2_DECODE_LAYERS = {"tiny": 2, "mini": 2, "S": 6}
 
 
 def build_model(config: TrainConfig, dataset: PairDataset) -> XMDPT:
@@ -21,6 +21,7 @@ def build_model(config: TrainConfig, dataset: PairDataset) -> XMDPT:
         config.size,
         latent_size=side,
         latent_channels=channels,
+        patch=config.patch,
         decode_layers=config.decode_layers or published,
         mask_ratio=config.mask_ratio,
         pose_length=pose_length,
@@ -35,6 +36,7 @@ def build_model(config: TrainConfig, dataset: PairDataset) -> XMDPT:
         vae_factor=dataset.resolution // side,
         repa_width=source_width if config.repa_weight else 0,
         repa_layer=config.repa_layer,
+        repa_projection=config.repa_projector,
         positions=config.positions,
         qk_norm=config.qk_norm,
     )

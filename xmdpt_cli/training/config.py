@@ -14,7 +14,8 @@ from xmdpt_cli.training.run_config import RunConfig, positive
 class ModelConfig:
     """The model."""
 
-    size: str = option("S", "Size of the model.", choices=("tiny", "S", "B", "L", "XL"))
+    size: str = option("S", "Size of the model.", choices=("tiny", "mini", "S", "B", "L", "XL"))
+    patch: int = option(2, "Side of a token in latents; 2: the paper.")
     resolution: int = option(0, "Image side that the dataset must have, in pixels; 0: any.")
     source_encoder: str = option(
         "", "Encoder that the dataset's source tokens must come from, e.g. dinov2-giant (Table 2c)."
@@ -76,10 +77,16 @@ class TrainConfig(RunConfig, LossConfig, ModelConfig):  # the last one's fields 
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, 1, "sampling_steps")
+        at_least(self, 1, "sampling_steps", "patch")
         at_least(self, 0, "mask_span", "resolution", "decode_layers")
         positive(self, "power")
         check_loss(self)
+        if self.attention_flow and self.conditioning != "tokens":
+            raise ConfigError(
+                "attention-flow losses supervise the attention to the source's tokens, which "
+                f"conditioning {self.conditioning!r} does not have",
+                "--conditioning tokens, or both weights 0",
+            )
         if not self.mask_ratio + self.mask_span < 1:
             raise ConfigError("mask_ratio + mask_span must stay below 1")
         if self.predictor != "none" and not self.mask_ratio > 0:
@@ -89,8 +96,16 @@ class TrainConfig(RunConfig, LossConfig, ModelConfig):  # the last one's fields 
             )
 
     @property
+    def needs_joints(self) -> bool:
+        return bool(self.attention_flow_joints)
+
+    @property
     def varying_shapes(self) -> bool:
         return bool(self.mask_span)
+
+    @property
+    def fixed_length(self) -> bool:
+        return super().fixed_length or bool(self.repa_weight and self.repa_until < 1)
 
     @property
     def least_micro_batch(self) -> int:

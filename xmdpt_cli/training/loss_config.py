@@ -38,6 +38,30 @@ class LossConfig:
         0.0, "Weight of the REPA loss on the target's DINOv2 tokens; 0: off, REPA: 0.5."
     )
     repa_layer: int = option(4, "Number of the block whose output the REPA loss aligns.")
+    repa_projector: str = option(
+        "mlp",
+        "Projection of the hidden tokens for the REPA loss; mlp: REPA, conv: iREPA.",
+        choices=("mlp", "conv"),
+    )
+    repa_norm: str = option(
+        "none",
+        "Normalisation of the tokens that the REPA loss aligns with; spatial: iREPA.",
+        choices=("none", "spatial"),
+    )
+    repa_until: float = option(
+        1.0, "Share of the steps after which the REPA loss is switched off (HASTE); 1: never."
+    )
+    attention_flow_weight: float = option(
+        0.0,
+        "Weight of the loss on the source warped by attention, of conditioning tokens; 0: off, "
+        "Leffa: 1e-3.",
+    )
+    attention_flow_joints: float = option(
+        0.0, "Weight of the loss on where attention leads from the target's keypoints; 0: off."
+    )
+    attention_flow_layers: int = option(
+        0, "Number of last blocks before the predictor with these losses; 0: half of them."
+    )
     contrastive_weight: float = option(
         0.0, "Weight of the distance to another sample's target; 0: off, the method's paper: 0.05."
     )
@@ -63,6 +87,11 @@ class LossConfig:
         0.1, "Probability of dropping a sample's conditions, for guidance."
     )
 
+    @property
+    def attention_flow(self) -> bool:
+        """Whether a loss supervises the flow of attention."""
+        return bool(self.attention_flow_weight or self.attention_flow_joints)
+
 
 def check_loss(config: LossConfig) -> None:
     """ConfigError for a value that is out of its range, or does not fit another."""
@@ -71,13 +100,18 @@ def check_loss(config: LossConfig) -> None:
             f"schedule {config.schedule} does not fit prediction {config.prediction}",
             "flow matching is both: --schedule flow --prediction flow",
         )
-    at_least(config, 0, "repa_weight")
+    at_least(config, 0, "repa_weight", "attention_flow_weight", "attention_flow_layers")
+    at_least(config, 0, "attention_flow_joints")
     positive(config, "timestep_power", "logit_std")
     share(config, "cond_drop_prob", "contrastive_weight", "model_guidance")
     if config.model_guidance and not config.cond_drop_prob:
         raise ConfigError(
             "model_guidance needs a model that also learns to predict without conditions",
             "--cond-drop-prob 0.1",
+        )
+    if not 0 < config.repa_until <= 1:
+        raise ConfigError(
+            f"repa_until is a share of the steps, above 0 and at most 1, not {config.repa_until}"
         )
     if not math.isfinite(config.logit_mean):
         raise ConfigError(f"logit_mean must be a finite number, not {config.logit_mean}")

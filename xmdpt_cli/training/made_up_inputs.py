@@ -30,6 +30,8 @@ def made_up_inputs(
         keep_masked=kept,
         mask=mask,
         target_tokens=features["source_tokens"].clone() if config.repa_weight else None,
+        repa_weight=torch.tensor(config.repa_weight, device=device),
+        joints=torch.rand(count, 2, 18, 2, device=device) if config.needs_joints else None,
     )
 
 

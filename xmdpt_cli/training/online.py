@@ -57,8 +57,15 @@ class OnlineLoader:
 
     def read(self, step: int, out: PairImages | None = None) -> PairImages:
         """The first half: the images of that batch, on the CPU. Any thread may call it."""
-        maps, indices = self.config.pose_maps, self.sampler.indices(step)
-        load = partial(load_pair_images, self.dataset, crop=self._crop, pose_maps=maps, out=out)
+        config, indices = self.config, self.sampler.indices(step)
+        load = partial(
+            load_pair_images,
+            self.dataset,
+            crop=self._crop,
+            pose_maps=config.pose_maps,
+            joints=config.joints,
+            out=out,
+        )
         return load(indices) if self.broken is None else self.broken.load_readable(indices, load)
 
     def _crop(self, number: int, role: str) -> Crop:
@@ -86,6 +93,7 @@ class OnlineLoader:
             pose_map=images.pose_map,
             source_pose_map=images.source_pose_map,
             target_tokens=tokens[:count] if self.config.target_tokens else None,
+            joints=images.joints,
             skipped=images.skipped,
         )
 

@@ -91,6 +91,16 @@ class RunConfig:
         return False
 
     @property
+    def fixed_length(self) -> bool:
+        """Whether what a step does depends on the number of steps of the run."""
+        return self.decay == "cosine"
+
+    @property
+    def needs_joints(self) -> bool:
+        """Whether the loss reads the keypoints of both images."""
+        return False
+
+    @property
     def least_micro_batch(self) -> int:
         """The smallest number of pairs that the loss takes at a time."""
         return 1

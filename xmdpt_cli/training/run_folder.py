@@ -36,7 +36,9 @@ FORCEABLE = {"learning_rate", "weight_decay", "ema", "ema_warmup", "cond_drop_pr
 FORCEABLE |= {"mask_span", "loss_weighting", "repa_weight", "timestep_power", "online"}
 FORCEABLE |= {"masked_noise", "swap_by", "max_grad_norm"}
 FORCEABLE |= {"timestep_sampling", "logit_mean", "logit_std"}
-FORCEABLE |= {"contrastive_weight", "model_guidance"}
+FORCEABLE |= {"contrastive_weight", "model_guidance", "attention_flow_weight"}
+FORCEABLE |= {"attention_flow_joints", "attention_flow_layers"}
+FORCEABLE |= {"repa_norm", "repa_until"}
 FORCEABLE |= {"precision", "compile", "steps", "resolution", "source_encoder", "pose_encoder"}
 #: Settings whose default is not what versions without them did.
 _CHANGED = {"masked_noise", "swap_by"}
@@ -98,7 +100,7 @@ def _identity_of(out: Path, task: Task, force: bool) -> tuple[dict[str, Any], bo
         "config": {k: v for k, v in dataclasses.asdict(config).items() if k not in _FREE},
         **task.identity(),
     }
-    if config.decay == "cosine":  # the schedule of the learning rate follows from the length
+    if config.fixed_length:
         identity["config"]["steps"] = config.steps
     before = read_run(out) if (out / "checkpoints" / "latest").is_file() else None
     differs: dict[str, str] = {}

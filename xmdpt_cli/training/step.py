@@ -25,8 +25,10 @@ from xmdpt_cli.diffusion import Losses, Schedule, training_loss
 from xmdpt_cli.encoders.vae import sample_posterior
 from xmdpt_cli.model import XMDPT, Mask, kernels
 from xmdpt_cli.model.fast import training_passes
+from xmdpt_cli.model.repa import repa_target
 from xmdpt_cli.training.conditions import conditions_of
 from xmdpt_cli.training.config import TrainConfig
+from xmdpt_cli.training.flow_losses import flow_blocks, with_flow_losses
 from xmdpt_cli.training.timesteps import sample_timesteps
 
 
@@ -83,6 +85,8 @@ class Inputs(NamedTuple):
     mask: Mask | None  # grid positions of the kept and the masked tokens
     pose_maps: tuple[Tensor, Tensor] | None  # (N, 3, H, W) each: the target's, the source's
     target_tokens: Tensor | None  # (N, L, 1536) for REPA
+    repa_weight: Tensor | None = None  # () of REPA's loss: an input, so that it can change
+    joints: Tensor | None = None  # (N, 2, 18, 2) keypoints; see ``data.loader.Batch``
 
 
 @dataclass
@@ -132,6 +136,13 @@ def mask_ratio(config: TrainConfig, step: int) -> float:
     return config.mask_ratio + config.mask_span * share
 
 
+def repa_weight(config: TrainConfig, step: int) -> float:
+    """The weight of REPA's loss at optimizer step ``step``, from 0. The alignment helps first and
+    hinders later, so it ends after a share of the steps (HASTE, Wang et al. 2025, arXiv
+    2505.16792)."""
+    return config.repa_weight if step < config.repa_until * config.steps else 0.0
+
+
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """Copy a tensor to ``device`` without waiting for it."""
     # a copy from memory that is not page-locked would wait for the device
@@ -165,6 +176,8 @@ def step_inputs(
         mask=mask,
         pose_maps=batch.pose_maps(device),
         target_tokens=None if batch.target_tokens is None else on_device(batch.target_tokens),
+        repa_weight=on_device(torch.tensor(repa_weight(config, step))),
+        joints=None if batch.joints is None else on_device(batch.joints),
     )
 
 
@@ -177,6 +190,10 @@ def logged_terms(losses: Losses) -> dict[str, Tensor]:
         terms["masked_mse"] = losses.masked_mse
     if losses.masked_vb is not None:
         terms["masked_vb"] = losses.masked_vb
+    if losses.flow is not None:
+        terms["attention_flow"] = losses.flow
+    if losses.flow_joints is not None:
+        terms["attention_flow_joints"] = losses.flow_joints
     return {name: value.detach().mean() for name, value in terms.items()}
 
 
@@ -208,6 +225,7 @@ class TrainStep(Step):
     def __init__(self, model: XMDPT, config: TrainConfig, schedule: Schedule) -> None:
         super().__init__(model)
         self.config, self.schedule = config, schedule
+        self.flow_blocks = flow_blocks(config, model.tdnet.encoder_depth)
 
     def forward(self, inputs: Inputs) -> Losses:
         """See ``Step``."""
@@ -218,7 +236,7 @@ class TrainStep(Step):
             condition, tokens = conditions_of(model, inputs)
             repa = None
             if inputs.target_tokens is not None:
-                repa = repa_target(inputs.target_tokens, model.tdnet.grid)
+                repa = repa_target(inputs.target_tokens, model.tdnet.grid, config.repa_norm)
             run = partial(
                 training_passes,
                 model,
@@ -234,11 +252,12 @@ class TrainStep(Step):
             if config.model_guidance:
                 none = torch.zeros_like(inputs.keep)
                 with torch.no_grad():
-                    unconditional, masked_unconditional, _ = run(
-                        keep=none, keep_masked=none, repa=False
-                    )
-            passes = run(keep=inputs.keep, keep_masked=inputs.keep_masked)
-            return training_loss(
+                    dropped = run(keep=none, keep_masked=none, repa=False)
+                unconditional, masked_unconditional = dropped.out, dropped.masked_out
+            passes = run(
+                keep=inputs.keep, keep_masked=inputs.keep_masked, flow_blocks=self.flow_blocks
+            )
+            losses = training_loss(
                 passes.out,
                 inputs.target,
                 t,
@@ -247,7 +266,7 @@ class TrainStep(Step):
                 masked_noise=masked_noise,
                 repa=passes.repa,
                 repa_target=repa,
-                repa_weight=config.repa_weight,
+                repa_weight=inputs.repa_weight,
                 weighting=config.loss_weighting,
                 schedule=schedule,
                 keep=inputs.keep,
@@ -257,17 +276,6 @@ class TrainStep(Step):
                 model_guidance=config.model_guidance,
                 contrastive_weight=config.contrastive_weight,
             )
-
-
-def repa_target(tokens: Tensor, grid: int) -> Tensor:
-    """DINOv2 tokens (N, 1 + s*s, W), CLS first -> (N, grid * grid, W), on the latent tokens' grid.
-
-    Different grids (512 px: 32 and 16) are resized bilinearly.
-    """
-    patches = tokens[:, 1:].float()
-    side = int(patches.shape[1] ** 0.5)
-    if side == grid:
-        return patches
-    square = patches.transpose(1, 2).unflatten(2, (side, side))
-    resized = nn.functional.interpolate(square, (grid, grid), mode="bilinear", align_corners=False)
-    return resized.flatten(2).transpose(1, 2)
+        if passes.flows is None:
+            return losses
+        return with_flow_losses(losses, passes.flows, inputs, config)

@@ -1,0 +1,58 @@
+"""Trains the toy model of the package: ``python examples/experiments/toy_model.py --out DIR``.
+
+Renders synthetic people, trains a VAE and a model on them, generates people who are not among
+them, measures these images, and writes ``DIR/model``: the folder that the package contains as
+``xmdpt_cli/toy/model``. An interrupted script resumes. One CPU core takes about an hour and a half.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from xmdpt_cli import XMDPTPipeline
+from xmdpt_cli.config import resolve
+from xmdpt_cli.files import write_text
+from xmdpt_cli.model.checkpoint import WEIGHTS
+from xmdpt_cli.sampling import hub
+from xmdpt_cli.toy.demo import Scale, run_demo
+from xmdpt_cli.training.config import TrainConfig
+
+PRESET = "toy/people-128"
+SCALE = Scale(size=128, people=2000, test_people=64, plain=False, vae_steps=3500, latent_channels=8)
+
+
+def export(model: Path, data: Path, metrics: Path, out: Path) -> None:
+    """Write a model with its encoders and its card, the model's weights in half precision."""
+    pipe = XMDPTPipeline.from_pretrained(model, device="cpu", encoders=data / "encoders")
+    pipe.save_pretrained(out, include=("vae", "source", "pose"))
+    card = hub.card("xmdpt toy model", pipe.sampler, pipe.encoders, metrics)
+    write_text(out / "README.md", card)
+    # rounding to float16 changes the images by less than a grey level, and halves the file
+    half = {name: value.half() for name, value in load_file(out / WEIGHTS).items()}
+    save_file(half, out / WEIGHTS, metadata={"format": "pt"})
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, help="training steps [the preset's]")
+    parser.add_argument("--people", type=int, default=SCALE.people)
+    parser.add_argument("--vae-steps", type=int, default=SCALE.vae_steps)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1, help="threads of a CPU")
+    args = parser.parse_args(arguments)
+    torch.set_num_threads(args.threads)
+    recipe = resolve(TrainConfig, "train", {"steps": args.steps, "seed": args.seed}, preset=PRESET)
+    scale = Scale(**{**vars(SCALE), "people": args.people, "vae_steps": args.vae_steps})
+    summary, _ = run_demo(args.out, recipe, scale, seed=args.seed, say=print)
+    metrics = args.out / f"samples-{recipe.conditioning}" / "metrics.json"
+    export(Path(summary["model"]), args.out / "data", metrics, args.out / "model")
+    print(summary["rows"]["generated"], summary["seconds"])
+
+
+if __name__ == "__main__":
+    main()
