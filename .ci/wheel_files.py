@@ -1,4 +1,5 @@
-"""Exit 1 unless a wheel holds every file of the package in this checkout: data files too."""
+"""Exit 1 unless a wheel holds every file of the package in this checkout, data files too, and the
+toy model in it is small."""
 
 from __future__ import annotations
 
@@ -7,10 +8,13 @@ import zipfile
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1] / "xmdpt_cli"
+TOY = "xmdpt_cli/toy/weights/"  # the toy model of the package
+LARGEST = 12_000_000  # bytes of the toy model: everyone who installs the package downloads it
 
 
 def main(wheel: str) -> int:
-    held = set(zipfile.ZipFile(wheel).namelist())
+    sizes = {info.filename: info.file_size for info in zipfile.ZipFile(wheel).infolist()}
+    held = set(sizes)
     wanted = {
         path.relative_to(PACKAGE.parent).as_posix()
         for path in PACKAGE.rglob("*")
@@ -21,7 +25,10 @@ def main(wheel: str) -> int:
         print(f"not in the wheel: {name}", file=sys.stderr)
     kinds = sorted({Path(name).suffix for name in wanted})
     print(f"{Path(wheel).name}: {len(wanted)} files of the package ({' '.join(kinds)})")
-    return 1 if lacking else 0
+    toy = sum(size for name, size in sizes.items() if name.startswith(TOY))
+    if toy > LARGEST:
+        print(f"the toy model has {toy:,} bytes, more than {LARGEST:,}", file=sys.stderr)
+    return 1 if lacking or toy > LARGEST else 0
 
 
 if __name__ == "__main__":

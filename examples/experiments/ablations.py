@@ -30,6 +30,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -40,7 +41,6 @@ from held_out import HeldOut
 from safetensors.torch import load_file
 
 from xmdpt_cli.config import differing, layers, resolve
-from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.files import only_process, write_text
 from xmdpt_cli.training.checkpoint import EMA, step_of, steps_in
@@ -61,7 +61,6 @@ class Row(NamedTuple):
     name: str
     title: str
     config: TrainConfig
-    flops: float = 0.0  # of a step
 
 
 def read_rows(folder: Path) -> list[Row]:
@@ -83,20 +82,6 @@ def read_rows(folder: Path) -> list[Row]:
     return [Row(BASE, base, resolve(TrainConfig, "train", {}, preset=base)), *rows]
 
 
-def with_flops(rows: Sequence[Row], dataset: PairDataset, file: Path) -> list[Row]:
-    """The rows with the FLOPs of their steps. ``file`` keeps them: counting takes seconds a row."""
-    known: dict[str, float] = records.read_if_there(dict[str, float], file) or {}
-    found = []
-    for row in rows:
-        key = json.dumps(settings_of(row.config))
-        if key not in known:
-            known[key] = pair_flops(TrainTask(row.config, dataset)) * row.config.batch_size
-        found.append(row._replace(flops=known[key]))
-    with only_process(file.parent, ".report.lock", wait=True):
-        write_text(file, json.dumps(known, indent=1))
-    return found
-
-
 class Campaign:
     """Runs of all rows with all seeds in one folder."""
 
@@ -109,15 +94,26 @@ class Campaign:
             raise ConfigError(f"no such row in {args.folder}: {', '.join(sorted(unknown))}")
         if args.rows:
             rows = [row for row in rows if row.name in (BASE, *args.rows)]
-        self.rows = with_flops(rows, training_pairs(self.data, self.out), self.out / FLOPS)
+        self.rows = rows
         self.steps = args.steps or rows[0].config.steps  # of the base
         self.seeds = args.seed
+
+    def flops(self, row: Row) -> float:
+        """FLOPs of a step; kept in a file, since counting takes seconds."""
+        file, key = self.out / FLOPS, json.dumps(settings_of(row.config))
+        known = records.read_if_there(dict[str, float], file) or {}
+        if key not in known:
+            task = TrainTask(row.config, training_pairs(self.data, self.out))
+            known[key] = pair_flops(task) * row.config.batch_size
+            with only_process(self.out, ".report.lock", wait=True):
+                write_text(file, json.dumps(known, indent=1))
+        return known[key]
 
     def config(self, row: Row, seed: int) -> TrainConfig:
         """The row's configuration with the number of steps and checkpoints of this campaign."""
         steps = self.steps
         if self.equal == "compute":
-            steps = max(1, int(self.steps * self.rows[0].flops / row.flops))
+            steps = max(1, int(self.steps * self.flops(self.rows[0]) / self.flops(row)))
         every = max(1, steps // self.points) if self.points else 0
         return dataclasses.replace(
             row.config,
@@ -144,7 +140,8 @@ class Campaign:
     def run(self, row: Row, seed: int) -> None:
         """Train and measure."""
         config, folder = self.config(row, seed), self.folder(row, seed)
-        print(f"{folder.name}: {config.steps} steps of {row.flops / 1e9:.4g} GFLOP", flush=True)
+        flops = self.flops(row)
+        print(f"{folder.name}: {config.steps} steps of {flops / 1e9:.4g} GFLOP", flush=True)
         done = train(config, self.data, folder, say=print, warn=print)
         held_out = HeldOut(self.data, done.model, self.limit)
         record = {
@@ -152,7 +149,7 @@ class Campaign:
             "title": row.title,
             "seed": seed,
             "steps": config.steps,
-            "flops": row.flops,
+            "flops": flops,
             "settings": settings_of(config),
             "steps_per_second": done.steps_per_second,
             "scores": _scores(held_out),
@@ -230,7 +227,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--limit", type=int, help="number of held-out pairs [all]")
     args = parser.parse_args(arguments)
     args.out.mkdir(parents=True, exist_ok=True)
-    errors = run_all(Campaign(args))
+    try:
+        errors = run_all(Campaign(args))
+    except KeyboardInterrupt:
+        print("interrupted: the same command continues", file=sys.stderr)
+        raise SystemExit(130) from None
     print((args.out / "table.md").read_text(encoding="utf-8"))
     if errors:
         raise SystemExit("\n".join(errors))

@@ -319,8 +319,10 @@ def test_runs_are_named_by_preset_and_size(
     ],
 )
 def test_in_an_empty_folder_each_command_names_the_one_before_it(
-    line: str, made: str, capsys: pytest.CaptureFixture[str]
+    line: str, made: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Without the toy model of the package, see test_toy_model.py."""
+    monkeypatch.setattr("xmdpt_cli.toy.pretrained.FOLDER", Path("none"))
     assert run(line.split()) in (1, 2)
     output = capsys.readouterr().err
     assert "error: " in output

@@ -32,7 +32,8 @@ def on_gpu(value: Any, fake: FakeTensorMode, dtype: torch.dtype | None = None) -
     if isinstance(value, Tensor):
         return moved(value)
     if isinstance(value, tuple):
-        return type(value)(*(on_gpu(part, fake, dtype) for part in value))
+        parts = (on_gpu(part, fake, dtype) for part in value)
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
     if not isinstance(value, nn.Module):
         return value
     there: dict[int, Any] = {}
@@ -43,17 +44,22 @@ def on_gpu(value: Any, fake: FakeTensorMode, dtype: torch.dtype | None = None) -
     return copy.deepcopy(value, there)
 
 
-@pytest.mark.parametrize("conditioning", ["vector", "tokens"])
-def test_sampling(conditioning: str) -> None:
+#: of the model and of the loss
+EXTENSIONS = {"conditioning": "tokens", "positions": "rope", "qk_norm": True}
+FLOW = {"conditioning": "tokens", "attention_flow_weight": 1e-3, "attention_flow_joints": 1.0}
+
+
+@pytest.mark.parametrize("options", [{}, {"conditioning": "tokens"}, EXTENSIONS])
+def test_sampling(options: dict[str, Any]) -> None:
     """As ``Sampler`` does it in bf16, with guidance and at a step without."""
     fake = FakeTensorMode()
-    model = XMDPT.from_size("tiny", conditioning=conditioning).eval().requires_grad_(False)
+    model = XMDPT.from_size("tiny", **options).eval().requires_grad_(False)
     given = make_inputs(model, N)
     net, given = on_gpu(model, fake, torch.bfloat16), on_gpu(given, fake, torch.bfloat16)
     with fake, torch.no_grad():
         condition = net.condition(given.pose_tokens, given.source_tokens, given.source)
         tokens = None
-        if conditioning == "tokens":
+        if net.tokens is not None:
             maps = torch.empty(N, 3, 256, 256, device="cuda")
             tokens = net.token_conditions(given.source, maps, maps)
         denoise = net.denoiser(condition, [999, 10], [2.0, 1.0], tokens)
@@ -63,13 +69,18 @@ def test_sampling(conditioning: str) -> None:
             assert (out.device.type, out.dtype) == ("cuda", torch.float32)
 
 
-def test_the_losses_of_a_training_step() -> None:
+@pytest.mark.parametrize("extended", [False, True])
+def test_the_losses_of_a_training_step(extended: bool) -> None:
     fake = FakeTensorMode()
-    model, schedule = XMDPT.from_size("tiny"), Schedule()
+    model, schedule = XMDPT.from_size("tiny", **(EXTENSIONS if extended else {})), Schedule()
     given = make_inputs(model, N)
+    if extended:
+        maps = torch.empty(N, 3, 256, 256)
+        given = given._replace(pose_maps=(maps, maps), joints=torch.rand(N, 2, 18, 2))
     tables = {k: on_gpu(v, fake) for k, v in vars(schedule).items() if isinstance(v, Tensor)}
     schedule._set(**tables)
-    step = TrainStep(on_gpu(model, fake), TrainConfig(size="tiny"), schedule)
+    config = TrainConfig(size="tiny", **(FLOW if extended else {}))  # type: ignore[arg-type]
+    step = TrainStep(on_gpu(model, fake), config, schedule)
     inputs = on_gpu(given, fake)
     with fake:
         assert step(inputs).total.device.type == "cuda"

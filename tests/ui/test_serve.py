@@ -57,6 +57,7 @@ def test_without_a_model_the_hint_makes_one(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("xmdpt_cli.toy.pretrained.FOLDER", tmp_path / "none")
     assert run(["ui"]) == 2
     err = capsys.readouterr().err
     assert "no model in runs/" in err

@@ -18,6 +18,7 @@ from xmdpt_cli.cli.workspace import DEMO
 from xmdpt_cli.config import resolve
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import write_text
+from xmdpt_cli.toy import pretrained
 from xmdpt_cli.training.config import TrainConfig
 
 #: how each model departs from the paper, and what to expect of its images
@@ -31,9 +32,16 @@ _TOKENS = (
 )
 
 
-@panels({"Demo": "out paper seed train-steps vae-steps people"})
+@panels({"Demo": "out train paper seed train-steps vae-steps people"})
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for all files of the demo.")] = DEMO,
+    train: Annotated[
+        bool,
+        typer.Option(
+            "--train/--no-train",
+            help="Train a model, after the images of the toy model of the package.",
+        ),
+    ] = True,
     paper: Annotated[
         bool,
         typer.Option(
@@ -54,7 +62,9 @@ def demo(
 ) -> None:
     """Run the complete workflow on synthetic people, in minutes.
 
-    Renders people, prepares, trains, samples and evaluates in about 3 minutes, without downloads.
+    First the toy model of the package generates images, in seconds (--no-train stops there). Then
+    the demo renders people, prepares, trains a model of its own, samples and evaluates, in about 3
+    minutes. Nothing is downloaded.
     """
     quiet_libraries()
     started = time.perf_counter()
@@ -62,6 +72,13 @@ def demo(
     recipe = resolve(TrainConfig, "train", {"steps": train_steps, "seed": seed}, preset=preset)
     talk = Talk(as_json)
     warn_if_busy(talk)
+    toy = None
+    if pretrained.is_available() or not train:
+        with _settings_hint(out):
+            toy = _toy_images(talk, out / "toy-model", started)
+    if not train:
+        talk.result({"toy_model": toy}, text="next: xmdpt ui, or train a model: xmdpt demo")
+        return
     talk.say(f"xmdpt demo: synthetic people into {out} (run it again to resume)")
     talk.say(_PAPER if paper else _TOKENS)
     from xmdpt_cli.report.evaluation_text import table as cells
@@ -73,7 +90,7 @@ def demo(
         summary, evaluation = run_demo(
             out, recipe, scale, seed=seed, started=started, progress=progress, say=talk.say
         )  # fmt: skip
-    summary = plain(summary)
+    summary = {**plain(summary), "toy_model": toy}
     record = out / ("demo-paper.json" if paper else "demo.json")
     write_text(record, json.dumps(summary, indent=1, allow_nan=False) + "\n")
     shown = cells(evaluation)
@@ -85,6 +102,22 @@ def demo(
         f"report: {record}; total time {duration(summary['seconds']['total'])}\n"
         + _next_commands(out, summary),
     )
+
+
+def _toy_images(talk: Talk, out: Path, started: float) -> dict[str, Any]:
+    """Generate synthetic people with the toy model of the package; says where they are."""
+    folder = pretrained.folder()
+    talk.say("the toy model of the package generates synthetic people that it was not trained on")
+    from xmdpt_cli.sampling.pipeline import XMDPTPipeline
+    from xmdpt_cli.toy.examples import examples_of, generate_examples
+
+    pipe = XMDPTPipeline.from_pretrained(folder)
+    config = pipe.sampling_config()
+    with talk.progress() as progress:
+        record = generate_examples(pipe, examples_of(), config, out, progress=progress)
+    image, seconds = out / record["sheet"], time.perf_counter() - started
+    talk.say(f"images (source, pose, ground truth, generated): {image}, after {seconds:.0f} s")
+    return {"image": str(image), "images": len(record["files"]), "seconds": round(seconds, 1)}
 
 
 @contextmanager

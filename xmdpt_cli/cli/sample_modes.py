@@ -1,4 +1,4 @@
-"""The three modes of ``xmdpt sample``: pairs of a dataset, your own images, rows of a list."""
+"""The modes of ``xmdpt sample``: pairs of a dataset, your own images, rows of a list, examples."""
 
 from __future__ import annotations
 
@@ -152,3 +152,29 @@ def sample_list(chosen: SampleOptions) -> None:
             failed[0]["hint"]
             or "correct these rows and run the same command again: it generates only them",
         )
+
+
+def sample_examples(chosen: SampleOptions) -> None:
+    """Synthetic people that the toy model was not trained on."""
+    from xmdpt_cli.toy.examples import INPUTS, examples_of, generate_examples
+
+    talk, out = Talk(chosen.as_json), chosen.out
+    assert out is not None
+    warn_if_busy(talk)
+    pipe = chosen.pipeline()
+    config = pipe.sampling_config(**chosen.sampling())
+    examples = examples_of()
+    batch = chosen.batch(pipe, len(examples), config.steps)
+    with talk.progress() as progress:
+        record = generate_examples(
+            pipe, examples, config, out, batch=batch, progress=progress, notify=talk.warn
+        )
+    one, other = examples[0], examples[-1]
+    inputs = out / INPUTS
+    text = (
+        f"{counted(len(examples), 'image')} of synthetic people in {out}, generated{TOY}\n"
+        f"contact sheet (source, pose, ground truth, generated): {out / record['sheet']}\n"
+        f"next: another pose: xmdpt sample --model toy --source {inputs / one.source_name}.png "
+        f"--pose {inputs / other.name}.json"
+    )
+    talk.result({"out": str(out), **record}, text=text)

@@ -34,7 +34,10 @@ class SampleOptions:
 
     model: Annotated[
         str | None,
-        typer.Option(help="Run, model folder or hub id [the newest in runs/ and models/]."),
+        typer.Option(
+            help="Run, model folder, hub id, or toy for the toy model of the package [the newest "
+            "in runs/ and models/; without one, and for no dataset: toy]."
+        ),
     ] = None
     out: Annotated[
         Path | None,

@@ -20,6 +20,7 @@ from xmdpt_cli.cli.workspace_defaults import samples_folder
 from xmdpt_cli.cli.workspace_links import dataset_of, tuned_vae
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import is_hidden
+from xmdpt_cli.toy import pretrained
 from xmdpt_cli.utils import records
 from xmdpt_cli.utils.counts import counted
 from xmdpt_cli.utils.safe_names import CHECKPOINT
@@ -53,6 +54,8 @@ def status(as_json: AsJson = False) -> None:
     lines += ["", f"next: {found.next}"]
     if not shown:
         lines.append("without data: xmdpt demo")
+        if pretrained.is_available():
+            lines.append("with the toy model of the package (synthetic people): xmdpt sample")
     lines.append("all commands: xmdpt --help")
     talk.result(asdict(found), text="\n".join(lines))
 

@@ -14,6 +14,7 @@ from xmdpt_cli.cli.options import AsJson, Device, EncodersDir, pick_device, quie
 from xmdpt_cli.cli.workspace import demo_model, models
 from xmdpt_cli.cli.workspace_defaults import choose_for_sampling, preview_decoder
 from xmdpt_cli.errors import ConfigError
+from xmdpt_cli.toy import pretrained
 from xmdpt_cli.utils import interrupts
 
 
@@ -27,7 +28,8 @@ def ui(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Run, model folder or hub id [the newest in runs/ and models/, or the demo's]."
+            help="Run, model folder, hub id, or toy for the toy model of the package [the newest "
+            "in runs/ and models/, else the demo's, else toy]."
         ),
     ] = None,
     host: Annotated[
@@ -124,15 +126,18 @@ def ui(
 
 
 def _choose(talk: Talk, model: str | None, vae: str | None) -> tuple[str, str | None]:
-    """The model with its fine-tuned VAE: as named, from the workspace, or that of the demo."""
+    """The model with its fine-tuned VAE: as named, from the workspace, the demo's, or the toy
+    model of the package."""
     if model is None and not models():
         found = demo_model()
-        if found is None:
+        if found is not None:
+            talk.say(f"model: {found} (from xmdpt demo)")
+            return str(found), vae
+        if not pretrained.is_available():
             raise ConfigError(
                 "no model in runs/ or models/, and no demo model in xmdpt-demo/",
                 "make one: xmdpt demo (3 minutes); or name one: xmdpt ui --model RUN",
             )
-        talk.say(f"model: {found} (from xmdpt demo)")
-        return str(found), vae
+        model = pretrained.NAME
     chosen = choose_for_sampling(talk, model, None, vae, Path(), own=True)
     return chosen.model, chosen.vae

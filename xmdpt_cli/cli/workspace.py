@@ -146,13 +146,22 @@ def demo_model() -> Path | None:
     return found[0].path if found else None
 
 
+def has_models() -> bool:
+    """Whether there is a model in this folder, also of the demo, or one in training."""
+    return bool(models() or started_runs() or demo_model())
+
+
+def started_runs() -> list[Path]:
+    """The runs in ``runs/``, with or without a model."""
+    return [path for path in folders(RUNS) if (path / "config.toml").is_file()]
+
+
 def newest_model() -> tuple[Model, str]:
     """The newest model and the reason to choose it; XmdptError with the next command if none."""
     found = models()
     if found:
         return _only_newest(found, "--model"), f"newest of {len(found)}"
-    started = [path for path in folders(RUNS) if (path / "config.toml").is_file()]
-    if started:
+    if started := started_runs():
         raise XmdptError(
             f"{started[0]} has no model yet: its training was interrupted",
             f"resume it: {resume_command(started[0], run_settings(started[0])[0])}",

@@ -12,6 +12,7 @@ from xmdpt_cli.cli.workspace import (
     TINY,
     VAE,
     Model,
+    has_models,
     model_at,
     newest_dataset,
     newest_model,
@@ -28,6 +29,7 @@ from xmdpt_cli.cli.workspace_links import (
 )
 from xmdpt_cli.encoders.places import LATENTS, is_tiny_word
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.toy import pretrained
 
 
 def training_data(talk: Talk, given: str | None, out: Path) -> str:
@@ -64,12 +66,19 @@ def choose_for_sampling(
     """Choose what was not given, and print the choices in one line.
 
     ``own``: the user's own images, which need no dataset. ``suffix``: of the output folder's name.
-    A VAE that was fine-tuned on the model's dataset is chosen unless the model has its own. A tiny
-    decoder must be asked for (``vae`` "tiny", or its folder), since its images differ.
+    For own images, the toy model of the package is chosen where there is no other, see
+    ``toy_model``. A VAE that was fine-tuned on the model's dataset is chosen unless the model has
+    its own. A tiny decoder must be asked for (``vae`` "tiny", or its folder), since its images
+    differ.
     """
     notes = []
     known: Model | None
-    if model is None:
+    toy = toy_model(model) if own or model is not None else None
+    if toy is not None:
+        why = "" if model is not None else "no model here: "
+        notes.append(f"model: the toy model of the package ({why}it knows synthetic people only)")
+        model, known = toy, _model_at(toy)
+    elif model is None:
         known, reason = newest_model()
         model = str(known.path)
         notes.append(f"model: {known} ({reason})")
@@ -93,10 +102,21 @@ def choose_for_sampling(
             notes.append(f"VAE: {vae} (fine-tuned on this dataset)")
     if out is None:
         steps = None if known is None else known.steps
-        out = samples_folder(model, steps, suffix or ("-own" if own else ""), tuned)
+        name = model if toy is None else pretrained.NAME
+        out = samples_folder(name, steps, suffix or ("-own" if own else ""), tuned)
         notes.append(f"out: {out}")
     _say(talk, notes)
     return Choice(model, data, vae, out)
+
+
+def toy_model(model: str | None) -> str | None:
+    """The folder of the package's toy model, if ``--model toy`` names it, or if no model is given
+    and there is none in this folder; else None. XmdptError if it is named and not installed."""
+    if model is None:
+        wanted = pretrained.is_available() and not has_models()
+    else:
+        wanted = model == pretrained.NAME and not Path(model).exists()
+    return str(pretrained.folder()) if wanted else None
 
 
 def _model_at(model: str) -> Model | None:

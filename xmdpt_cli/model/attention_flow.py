@@ -1,5 +1,5 @@
 """Attention as a flow from the source to the target, for losses of training: after Leffa (Zhou et
-al. 2024, arXiv 2412.08486, sec. 3.2).
+al. 2024, arXiv 2412.08486).
 
 Where a token of the target attends to in the source, on average, is a place: the flow. A flow that
 is right warps the source into the target, and leads from each joint of the target to the same joint
@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-TEMPERATURE = 2.0  # Leffa, sec. 4
-LAST_TIMESTEP = 500  # Leffa, sec. 4: at larger t a target is too noisy to be matched
+TEMPERATURE = 2.0  # as in Leffa
+TIMESTEP_LIMIT = 500  # as in Leffa: at larger t a target is too noisy to be matched
 
 
 def attention_flow(q: Tensor, k: Tensor) -> Tensor:

@@ -1,5 +1,5 @@
 """QK-norm: queries and keys are normalised before their product, so that the scores of attention
-stay bounded however large the weights grow (Dehghani et al. 2023, arXiv 2302.05442, sec. 2).
+stay bounded however large the weights grow (Dehghani et al. 2023, arXiv 2302.05442).
 
 As in Stable Diffusion 3 (arXiv 2403.03206, sec. 5.3.2): RMSNorm over the features of a head, with a
 learned gain for each feature, which all heads share.

@@ -1,7 +1,7 @@
 """Rotary positions (RoFormer, arXiv 2104.09864): queries and keys are rotated by angles that follow
 from their place, so that their product depends on the offset of the two alone.
 
-In two dimensions as "axial" in arXiv 2403.13298 (sec. 3.2): half of a head's pairs of features turn
+In two dimensions as "axial" in arXiv 2403.13298: half of a head's pairs of features turn
 with the row, half with the column; pair t of the d / 4 of an axis turns by 100^(-t / (d / 4)) a
 token. A token of the source stands where it stands in its own image, in every view.
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from xmdpt_cli.diffusion import Losses
 from xmdpt_cli.errors import ConfigError
-from xmdpt_cli.model.attention_flow import LAST_TIMESTEP, keypoint_error, warp_error
+from xmdpt_cli.model.attention_flow import TIMESTEP_LIMIT, keypoint_error, warp_error
 from xmdpt_cli.training.loss_config import LossConfig
 
 
@@ -53,7 +53,7 @@ def with_flow_losses(
     The terms of rows with t >= 500, or without conditions, are 0. They stay in the mean over the
     rows, so that each row has the same weight in every micro batch and on every rank.
     """
-    counts = inputs.keep & (inputs.timesteps < LAST_TIMESTEP)  # (N,)
+    counts = inputs.keep & (inputs.timesteps < TIMESTEP_LIMIT)  # (N,)
     total, terms = losses.total, {}
     with torch.autocast(flows.device.type, enabled=False):
         if config.attention_flow_weight:
