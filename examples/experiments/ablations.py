@@ -30,6 +30,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -226,7 +227,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--limit", type=int, help="number of held-out pairs [all]")
     args = parser.parse_args(arguments)
     args.out.mkdir(parents=True, exist_ok=True)
-    errors = run_all(Campaign(args))
+    try:
+        errors = run_all(Campaign(args))
+    except KeyboardInterrupt:
+        print("interrupted: the same command continues", file=sys.stderr)
+        raise SystemExit(130) from None
     print((args.out / "table.md").read_text(encoding="utf-8"))
     if errors:
         raise SystemExit("\n".join(errors))
