@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1] / "xmdpt_cli"
-TOY = "xmdpt_cli/toy/weights/"  # the toy model of the package
+TOY = "xmdpt_cli/toy/model/"  # the toy model of the package
 LARGEST = 12_000_000  # bytes of the toy model: everyone who installs the package downloads it
 
 

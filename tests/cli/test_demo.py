@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from xmdpt_cli.cli.app import run
+from xmdpt_cli.toy.demo import Scale
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Both demos run in it, with fewer test people: the second uses the people and the VAE."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("xmdpt_cli.toy.demo.TEST_PEOPLE", 3)
+        patch.setattr("xmdpt_cli.toy.demo.Scale", partial(Scale, test_people=3))
         yield tmp_path_factory.mktemp("demo")
 
 

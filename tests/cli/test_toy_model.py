@@ -16,6 +16,7 @@ from xmdpt_cli.cli.app import run
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.sampling.pipeline import XMDPTPipeline
 from xmdpt_cli.toy import pretrained
+from xmdpt_cli.toy.examples import examples_of
 from xmdpt_cli.toy.people.views import render_view, views_of
 
 Capture = pytest.CaptureFixture[str]
@@ -108,8 +109,8 @@ def test_the_sheet_of_examples_has_the_ground_truth(
     )
     result(capsys, "sample")
     ((rows, columns),) = sheets
-    assert columns == ("source", "pose", "ground truth", "generated (TOY)")
-    source, target, _ = views_of("test", 0, seed=0, views=3)
+    assert columns == ("source", "pose", "ground truth", "TOY output")
+    source, target = examples_of()[0].source, examples_of()[0].target
     np.testing.assert_array_equal(rows[0][0], render_view(source, height=32).image)
     np.testing.assert_array_equal(rows[0][2], render_view(target, height=32).image)
     generated = Image.open("samples/toy/person_1_pose_1.png")
@@ -230,3 +231,18 @@ def test_without_it_the_demo_trains_at_once_and_sample_names_the_next_command(
     assert "no toy model" in refused(capsys, "sample", "--model", "toy")
     assert run(["status"]) == 0
     assert "toy model of the package" not in capsys.readouterr().out
+
+
+def test_examples_are_complete_people_and_their_own_poses() -> None:
+    examples = examples_of(3, 2)
+    assert [e.name for e in examples[:3]] == [
+        "person_1_pose_1",
+        "person_1_pose_2",
+        "person_2_pose_1",
+    ]
+    for example in examples:
+        assert example.source.person == example.target.person
+        assert example.source.pose != example.target.pose
+        for view in (example.source, example.target):  # neck to ankles are in the image
+            assert np.isfinite(render_view(view).keypoints[1:14]).all()
+    assert len({e.source.person for e in examples}) == 3

@@ -14,6 +14,7 @@ import re
 import runpy
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import huggingface_hub.constants
@@ -92,7 +93,9 @@ def apply(patch: pytest.MonkeyPatch) -> None:
 
 
 def apply_to_demo(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("xmdpt_cli.toy.demo.TEST_PEOPLE", 2)
+    from xmdpt_cli.toy.demo import Scale
+
+    patch.setattr("xmdpt_cli.toy.demo.Scale", partial(Scale, test_people=2))
 
 
 def apply_to_bench(patch: pytest.MonkeyPatch) -> None:

@@ -57,6 +57,8 @@ def test_inputs_of_any_size_are_built_from_one_batch(data: Path) -> None:
     assert large.pose_maps is not None
     assert len(large.target) == len(large.mask.ids_keep) == len(large.pose_maps[1]) == 10
     assert torch.equal(large.source_tokens[4:8], inputs.source_tokens)
+    assert large.repa_weight is not None
+    assert large.repa_weight.shape == ()
     assert bool(trainer.module(large).total.isfinite())
 
 

@@ -25,7 +25,7 @@ from xmdpt_cli.toy.people.views import View, render_view, views_of
 
 INPUTS = "inputs"  # subfolder of the sources and the poses
 HEIGHT = 256  # of the sources, pixels
-COLUMNS = ("source", "pose", "ground truth", "generated (TOY)")
+COLUMNS = ("source", "pose", "ground truth", "TOY output")
 
 
 @dataclass(frozen=True)
@@ -41,18 +41,24 @@ class Example:
 def examples_of(
     people: int = 4, poses: int = 2, *, seed: int = 0, plain: bool = False
 ) -> list[Example]:
-    """``poses`` (1 to 4) poses for each of ``people`` persons of the test split, front view first.
+    """``poses`` (1 to 4) poses for each of ``people`` persons of the test split, seen completely.
 
     Models that are trained on the training split of ``xmdpt synth`` have not seen them.
     """
-    out = []
-    for i in range(people):
-        source, *targets = views_of("test", i, seed=seed, views=poses + 1, plain=plain)
-        name = f"person_{i + 1}"
-        out += [
-            Example(f"{name}_pose_{k}", name, source, target)
-            for k, target in enumerate(targets, start=1)
-        ]
+    if not 1 <= poses <= 4:
+        raise ValueError(f"a person has 1 to 4 poses, not {poses}")
+    out: list[Example] = []
+    index = 0
+    while len(out) < people * poses:
+        views = views_of("test", index, seed=seed, views=5, plain=plain)
+        index += 1
+        source, *targets = [view for view in views if view.pose.zoom <= 1.2]
+        if source is views[0] and len(targets) >= poses:
+            name = f"person_{len(out) // poses + 1}"
+            out += [
+                Example(f"{name}_pose_{k}", name, source, target)
+                for k, target in enumerate(targets[:poses], start=1)
+            ]
     return out
 
 

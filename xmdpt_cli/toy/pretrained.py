@@ -10,7 +10,7 @@ from pathlib import Path
 
 from xmdpt_cli.errors import XmdptError
 
-FOLDER = Path(__file__).with_name("weights")
+FOLDER = Path(__file__).with_name("model")
 NAME = "toy"  # on the command line, and of its folder of samples
 
 

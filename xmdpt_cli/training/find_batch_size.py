@@ -22,7 +22,7 @@ MAX_BATCH = 1024  # pairs at a time that ``--batch-size auto`` starts from
 
 def repeat_rows(value: T, count: int) -> T:
     """Inputs of ``count`` pairs, made by repeating the rows of ``value``."""
-    if isinstance(value, Tensor):
+    if isinstance(value, Tensor) and value.dim():  # a scalar belongs to the step
         rows = torch.arange(count, device=value.device) % len(value)
         return value[rows]  # type: ignore[return-value]
     if isinstance(value, tuple):
@@ -55,7 +55,8 @@ def find_batch_size(task: Task, device: torch.device) -> int:
     running out of memory."""
     if device.type != "cuda":
         raise ConfigError("--batch-size auto tries a GPU's memory", "on a CPU give a number")
-    alone = task.replace(batch_size=1, accumulate=1, compile="off", online=False)
+    pairs = task.config.least_micro_batch
+    alone = task.replace(batch_size=pairs, accumulate=1, compile="off", online=False)
     found = largest_that_fits(Trainer(alone, device), min(MAX_BATCH, len(task.dataset)))
     free_memory()  # of this trainer, before the run's own is created
     return found
