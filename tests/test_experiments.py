@@ -277,7 +277,7 @@ def test_toy_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stored = load_file(folder / "model.safetensors")
     assert {value.dtype for value in stored.values()} == {torch.float16}
     card = (folder / "README.md").read_text()
-    assert "**Toy**" in card
+    assert "synthetic people" in card
     assert "silhouette_iou" in card
     person = next((tmp_path / "people").glob("img_highres/*/*/*/*.jpg"))
     pose = np.random.default_rng(0).uniform(0.2, 0.8, (18, 2))
