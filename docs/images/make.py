@@ -3,11 +3,12 @@
     xmdpt demo --out xmdpt-demo
     python docs/images/make.py xmdpt-demo
 
-Makes demo-sheet.jpg, own-data-sheet.jpg, tiny-decoder.jpg, prepare-report.png, metrics-page.png and
+Makes demo-sheet.jpg, toy-model.jpg, own-data-sheet.jpg, tiny-decoder.jpg, prepare-report.png, metrics-page.png and
 ui.png. Needs Chromium, and the extra ``dev``. Takes about ten minutes on two CPU cores, most of
 them for the training of the tiny decoder.
 
-distillation-noise.jpg and distillation-vector.jpg are the first three rows of the contact sheets
+strip.png: ``examples/one_person_many_poses.py`` with the data and the model of
+``examples/experiments/toy_model.py``, --person 6. distillation-noise.jpg and distillation-vector.jpg are the first three rows of the contact sheets
 that ``examples/experiments/distillation.py`` writes.
 """
 
@@ -42,9 +43,11 @@ def main(demo: Path) -> None:
 
 
 def save_sheet(demo: Path) -> None:
-    """The first two rows of the demo's contact sheet."""
-    with Image.open(demo / "samples-tokens/sheet.png") as sheet:
-        sheet.crop((0, 0, sheet.width, 284)).save(HERE / "demo-sheet.jpg", quality=90)
+    """The first two rows of the contact sheets of the demo and of the toy model."""
+    for folder, name in (("samples-tokens", "demo-sheet"), ("toy-model", "toy-model")):
+        with Image.open(demo / folder / "sheet.png") as sheet:
+            rows = sheet.convert("RGB").crop((0, 0, sheet.width, 286))
+            rows.save(HERE / f"{name}.jpg", quality=90)
 
 
 def save_tiny(folder: Path) -> None:
