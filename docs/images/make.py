@@ -3,13 +3,14 @@
     xmdpt demo --out xmdpt-demo
     python docs/images/make.py xmdpt-demo
 
-Makes demo-sheet.jpg, toy-model.jpg, own-data-sheet.jpg, tiny-decoder.jpg, prepare-report.png, metrics-page.png and
-ui.png. Needs Chromium, and the extra ``dev``. Takes about ten minutes on two CPU cores, most of
-them for the training of the tiny decoder.
+Makes demo-sheet.jpg, toy-model.jpg, own-data-sheet.jpg, tiny-decoder.jpg, prepare-report.png,
+metrics-page.png and ui.png. Needs Chromium, and the extra ``dev``. Takes about ten minutes on two
+CPU cores, most of them for the training of the tiny decoder.
 
 strip.png: ``examples/one_person_many_poses.py`` with the data and the model of
-``examples/experiments/toy_model.py``, --person 6. distillation-noise.jpg and distillation-vector.jpg are the first three rows of the contact sheets
-that ``examples/experiments/distillation.py`` writes.
+``examples/experiments/toy_model.py``, --person 6. distillation-noise.jpg and
+distillation-vector.jpg: the first three rows of the contact sheets that
+``examples/experiments/distillation.py`` writes.
 """
 
 from __future__ import annotations
