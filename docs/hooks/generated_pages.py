@@ -58,8 +58,7 @@ def slug(path: str) -> str:
 def command_page(path: str, command: Any) -> str:
     """The page of a command: usage, help text, arguments, then one section for each panel."""
     context = command.make_context(f"xmdpt {path}", [], resilient_parsing=True)
-    known = {name for p in command.params for name in (*p.opts, *p.secondary_opts)} | {"--help"}
-    link = _linker(known)
+    link = _linker({name: _anchor(p) for p in command.params for name in _names(p)})
     arguments = [p for p in command.params if p.param_type_name == "argument"]
     options = [p for p in command.params if p.param_type_name == "option" and not p.hidden]
     below = getattr(command, "commands", {})
@@ -96,8 +95,7 @@ def _entry(parameter: Any, context: Any, link: Callable[[str], str]) -> str:
     if parameter.param_type_name == "argument":
         name, anchor = f"`{_value(parameter)}`", parameter.name
     else:
-        names = [*parameter.opts, *parameter.secondary_opts]
-        name, anchor = ", ".join(f"`{n}`" for n in names), max(parameter.opts, key=len)
+        name, anchor = ", ".join(f"`{n}`" for n in _names(parameter)), _anchor(parameter)
         if parameter.metavar:
             name += f" `{parameter.metavar}`"
         if parameter.envvar:
@@ -144,11 +142,24 @@ def _escape(text: str) -> str:
     return re.sub(r"([\\`*_\[\]|])", r"\\\1", text)
 
 
-def _linker(known: set[str]) -> Callable[[str], str]:
-    """A function that links a page's own options in a text, and puts others in code font."""
+def _names(parameter: Any) -> list[str]:
+    """All names of an option: ``--train`` and ``--no-train``."""
+    return [*parameter.opts, *parameter.secondary_opts]
+
+
+def _anchor(parameter: Any) -> str:
+    """The name under which an option is found on its page."""
+    longest: str = max(parameter.opts, key=len)
+    return longest
+
+
+def _linker(own: dict[str, str]) -> Callable[[str], str]:
+    """A function that links a page's own options (name -> anchor) in a text, and puts others in
+    code font."""
+    anchors = {**own, "--help": "--help"}
 
     def shown(found: re.Match[str]) -> str:
         name = found[0]
-        return f"[`{name}`](#{name})" if name in known else f"`{name}`"
+        return f"[`{name}`](#{anchors[name]})" if name in anchors else f"`{name}`"
 
     return lambda text: _OPTION.sub(shown, text)
