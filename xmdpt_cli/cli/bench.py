@@ -26,7 +26,9 @@ bench_app = typer.Typer(cls=Group, invoke_without_command=True)
 
 Sizes = Annotated[
     list[str] | None,
-    typer.Option("--size", help="Model size: tiny, S, B, L or XL; repeat for several [S B L]."),
+    typer.Option(
+        "--size", help="Model size: tiny, mini, S, B, L or XL; repeat for several [S B L]."
+    ),
 ]
 Pixels = Annotated[int, typer.Option(help="Side of the images in pixels: 256 or 512; tiny: 64.")]
 Rounds = Annotated[int, typer.Option(min=1, help="Number of rounds; each runs everything once.")]
