@@ -268,8 +268,8 @@ def test_toy_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The folder that it writes is complete, in half precision, and generates the images of the
     run's own weights."""
     toy_model = script("toy_model")
-    small = {"size": 32, "height": 64, "test_people": 1, "views": 2}
-    monkeypatch.setattr(toy_model, "SCALE", toy_model.Scale(**{**vars(toy_model.SCALE), **small}))
+    small = replace(toy_model.SCALE, size=32, height=64, test_people=1, views=2)
+    monkeypatch.setattr(toy_model, "SCALE", small)
     monkeypatch.setattr(toy_model, "resolve", partial(small_recipe, toy_model.resolve))
     given = ["--people", "2", "--vae-steps", "2", "--steps", "2", "--out", str(tmp_path)]
     toy_model.main(given)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
     recipe = resolve(TrainConfig, "train", {"steps": args.steps, "seed": args.seed}, preset=PRESET)
-    scale = Scale(**{**vars(SCALE), "people": args.people, "vae_steps": args.vae_steps})
+    scale = replace(SCALE, people=args.people, vae_steps=args.vae_steps)
     summary, _ = run_demo(args.out, recipe, scale, seed=args.seed, say=print)
     metrics = args.out / f"samples-{recipe.conditioning}" / "metrics.json"
     export(Path(summary["model"]), args.out / "data", metrics, args.out / "model")

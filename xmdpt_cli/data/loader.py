@@ -49,9 +49,8 @@ class Batch:
     pose_map: torch.Tensor | None = None  # uint8 (N, H, W, 3), the target's pose map
     source_pose_map: torch.Tensor | None = None  # uint8 (N, H, W, 3), the source's
     target_tokens: torch.Tensor | None = None  # (N, L, W), of the target image, as stored
-    joints: torch.Tensor | None = (
-        None  # float32 (N, 2, 18, 2), the target's, the source's; see ``put_joints``
-    )
+    #: float32 (N, 2, 18, 2), the target's, then the source's; see ``put_joints``
+    joints: torch.Tensor | None = None
     skipped: int = 0  # how many of the pairs replace pairs of broken shards (``broken_shards``)
 
     def pose_maps(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor] | None:

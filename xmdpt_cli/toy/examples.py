@@ -38,9 +38,7 @@ class Example:
     target: View
 
 
-def examples_of(
-    people: int = 4, poses: int = 2, *, seed: int = 0, plain: bool = False
-) -> list[Example]:
+def examples_of(people: int = 4, poses: int = 2) -> list[Example]:
     """``poses`` (1 to 4) poses for each of ``people`` persons of the test split, seen completely.
 
     Models that are trained on the training split of ``xmdpt synth`` have not seen them.
@@ -50,9 +48,9 @@ def examples_of(
     out: list[Example] = []
     index = 0
     while len(out) < people * poses:
-        views = views_of("test", index, seed=seed, views=5, plain=plain)
+        views = views_of("test", index, seed=0, views=5)
         index += 1
-        source, *targets = [view for view in views if view.pose.zoom <= 1.2]
+        source, *targets = [view for view in views if not view.pose.is_cropped]
         if source is views[0] and len(targets) >= poses:
             name = f"person_{len(out) // poses + 1}"
             out += [

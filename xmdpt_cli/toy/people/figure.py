@@ -54,7 +54,7 @@ def render_person(
         scale * fine, (origin[0] * fine, origin[1] * fine),
         line=max(1.0, 0.0045 * scale * fine),
     )  # fmt: skip
-    if pose.zoom <= 1.2:
+    if not pose.is_cropped:
         _shadow(stage)
     _paint(stage)
     planes = (*canvas.rgb, canvas.cover)

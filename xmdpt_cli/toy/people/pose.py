@@ -62,8 +62,13 @@ class Pose:
     lean: tuple[float, float]  # of the spine: sideways, forward
     arms: tuple[Arm, Arm]  # right, left
     legs: tuple[Leg, Leg]
-    zoom: float  # of the frame's height; above 1.2 the legs are outside the image
+    zoom: float  # of the frame's height; see ``is_cropped``
     shift: tuple[float, float]  # of the frame's width and height
+
+    @property
+    def is_cropped(self) -> bool:
+        """Whether only the upper body is inside the image."""
+        return self.zoom > 1.2
 
 
 def _arm(rng: np.random.Generator) -> Arm:

@@ -57,7 +57,7 @@ def frame(person: Person, pose: Pose, height: int, width: int) -> tuple[Skeleton
     top = min(float(bones.head[1]) - 0.085 * person.body.head, float(body[:, 1].min()) - 0.015)
     bottom = float(joints[[10, 13], 1].max()) + 0.052
     scale = height * pose.zoom * person.body.stature
-    if pose.zoom > 1.2:  # the upper body fills the image
+    if pose.is_cropped:  # the upper body fills the image
         x = width * (0.5 + pose.shift[0]) - scale * float(bones.head[0] + joints[1, 0]) / 2
         head_top = float(bones.head[1]) - 0.085 * person.body.head
         return bones, scale, (x, height * (0.075 + pose.shift[1]) - scale * head_top)
