@@ -193,6 +193,50 @@ def test_ablations(
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_ablations_at_equal_steps_and_equal_compute(
+    prepared: Prepared,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One run gives both: a costlier row is also measured earlier, a cheaper one trains longer."""
+    ablations = script("ablations")
+    costs = {0.1: 2.0, 0.2: 0.5}
+    monkeypatch.setattr(ablations, "pair_flops", lambda task: costs.get(task.config.mask_span, 1))
+    folder, out = tmp_path / "rows", tmp_path / "out"
+    folder.mkdir()
+    ablation(folder, "costly", "a costlier row", "mask_span = 0.1")
+    ablation(folder, "cheap", "a cheaper row", "mask_span = 0.2")
+    given = [str(folder), "--data", str(prepared.data), "--out", str(out), "--limit", "2"]
+    given += ["--steps", "2", "--seed", "0"]
+    ablations.main([*given, "--equal", "both"])
+    assert "2 steps of the base, equal counted compute" in capsys.readouterr().out
+
+    def steps_and_scores(kind: str) -> dict[str, tuple[int, float]]:
+        records = json.loads((out / f"equal-{kind}/records.json").read_text())
+        return {r["row"]: (r["steps"], r["scores"]["psnr"]) for r in records}
+
+    same, compute = steps_and_scores("steps"), steps_and_scores("compute")
+    lengths = [{row: steps for row, (steps, _) in kind.items()} for kind in (same, compute)]
+    assert lengths[0] == {"base": 2, "cheap": 2, "costly": 2}
+    assert lengths[1] == {"base": 2, "cheap": 4, "costly": 1}
+    assert same["base"] == compute["base"]
+    # a run of that many steps, trained alone, has the same score
+    alone = tmp_path / "alone"
+    ablation(folder, "costly", "a costlier row", 'mask_span = 0.1\ndecay = "none"')
+    ablations.main(
+        [*given[:-6], "--out", str(alone), "--limit", "2", *given[-4:], "--rows", "costly"]
+    )
+    (record,) = (
+        r for r in json.loads((alone / "records.json").read_text()) if r["row"] == "costly"
+    )
+    assert (record["steps"], record["scores"]["psnr"]) == compute["costly"]
+
+    ablation(folder, "ends", "HASTE", "repa_weight = 0.5\nrepa_layer = 2\nrepa_until = 0.5")
+    with pytest.raises(ConfigError, match="a step of ends does depends on the number of steps"):
+        ablations.main([*given, "--equal", "both"])
+
+
 def test_a_folder_of_ablations_has_one_base(tmp_path: Path) -> None:
     ablations = script("ablations")
     ablation(tmp_path, "a", "a", "flip = false")

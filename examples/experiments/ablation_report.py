@@ -30,6 +30,7 @@ Groups = dict[str, dict[int, Record]]  # row -> seed -> record
 
 def write_report(out: Path, records: Sequence[Record], about: str) -> None:
     """Write records.json, table.md and the charts. ``about``: the first line of the table."""
+    out.mkdir(parents=True, exist_ok=True)
     write_text(out / "records.json", json.dumps(list(records), indent=1))
     groups: Groups = {}
     for record in records:

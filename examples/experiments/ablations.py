@@ -16,7 +16,10 @@ and differences.svg and .png; with --curve also curve.svg and .png.
 
 With --equal compute a row gets as many steps as fit into the FLOPs of the base's run, so cheaper
 rows train longer. FLOPs are counted: matrix products, convolutions and attention of the model and
-its loss, not the optimizer. The file's own ``steps`` is not used.
+its loss, not the optimizer. The file's own ``steps`` is not used. With --equal both every row is
+trained for the larger number, is measured at both, and O gets a report of each, in
+O/equal-steps and O/equal-compute. The learning rate of all rows is constant then (after the
+warm-up), since a rate that decays ends at one number of steps.
 
 An interrupted command continues: rows that are measured are kept, a half-trained run resumes.
 Several processes may work on the same O: each takes a run that no other one has.
@@ -28,11 +31,11 @@ averaged weights (EMA). Where the learning rate decays, a run that ends at such 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -97,6 +100,20 @@ class Campaign:
         self.rows = rows
         self.steps = args.steps or rows[0].config.steps  # of the base
         self.seeds = args.seed
+        if self.equal == "both":
+            self._make_constant()
+
+    def _make_constant(self) -> None:
+        """Make a run of each row what it is after any number of steps. Raises ConfigError."""
+        if self.points:
+            raise ConfigError("--equal both measures at two points of its own", "without --curve")
+        self.rows = [row._replace(config=replace(row.config, decay="none")) for row in self.rows]
+        bound = [row.name for row in self.rows if row.config.fixed_length]
+        if bound:
+            raise ConfigError(
+                f"what a step of {', '.join(bound)} does depends on the number of steps",
+                "--equal steps or --equal compute",
+            )
 
     def flops(self, row: Row) -> float:
         """FLOPs of a step; kept in a file, since counting takes seconds."""
@@ -109,13 +126,23 @@ class Campaign:
                 write_text(file, json.dumps(known, indent=1))
         return known[key]
 
+    def lengths(self, row: Row) -> dict[str, int]:
+        """The number of steps by what is equal: the steps, the compute, or both."""
+        if row.name == BASE or self.equal == "steps":
+            compute = self.steps
+        else:
+            compute = max(1, int(self.steps * self.flops(self.rows[0]) / self.flops(row)))
+        both = {"steps": self.steps, "compute": compute}
+        return both if self.equal == "both" else {self.equal: both[self.equal]}
+
     def config(self, row: Row, seed: int) -> TrainConfig:
         """The row's configuration with the number of steps and checkpoints of this campaign."""
-        steps = self.steps
-        if self.equal == "compute":
-            steps = max(1, int(self.steps * self.flops(self.rows[0]) / self.flops(row)))
+        lengths = self.lengths(row).values()
+        steps = max(lengths)
         every = max(1, steps // self.points) if self.points else 0
-        return dataclasses.replace(
+        if min(lengths) < steps:
+            every = min(lengths)
+        return replace(
             row.config,
             steps=steps,
             seed=seed,
@@ -135,7 +162,8 @@ class Campaign:
         found: Record = json.loads(file.read_text(encoding="utf-8"))
         config = self.config(row, seed)
         same = found["settings"] == settings_of(config) and found["steps"] == config.steps
-        return found if same else None
+        measured = {point["steps"] for point in found["curve"]} | {found["steps"]}
+        return found if same and measured >= set(self.lengths(row).values()) else None
 
     def run(self, row: Row, seed: int) -> None:
         """Train and measure."""
@@ -154,18 +182,19 @@ class Campaign:
             "steps_per_second": done.steps_per_second,
             "scores": _scores(held_out),
         }
-        record["curve"] = self._curve(folder, held_out, record)
+        record["curve"] = self._curve(folder, held_out, record, config.keep_every)
         write_text(folder / RECORD, json.dumps(record, indent=1))
         scores = ", ".join(f"{name} {value:.4g}" for name, value in record["scores"].items())
         print(f"{folder.name}: {scores}", flush=True)
 
-    def _curve(self, folder: Path, held_out: HeldOut, record: Record) -> list[Record]:
-        """Scores by training step, the last one's included; none without --curve."""
-        if not self.points:
+    def _curve(self, folder: Path, held_out: HeldOut, record: Record, every: int) -> list[Record]:
+        """Scores by training step, the last one's included; none where no checkpoint is kept."""
+        if not every:
             return []
         found: list[Record] = []
+        points = self.points or 2
         for checkpoint in steps_in(folder / "checkpoints"):
-            if step_of(checkpoint) < record["steps"] and len(found) < self.points - 1:
+            if step_of(checkpoint) < record["steps"] and len(found) < points - 1:
                 held_out.sampler.model.load_state_dict(load_file(checkpoint / EMA))
                 found.append({"steps": step_of(checkpoint), "scores": _scores(held_out)})
         return [*found, {"steps": record["steps"], "scores": record["scores"]}]
@@ -174,14 +203,36 @@ class Campaign:
         """Write what is measured so far."""
         found = [self.record(row, seed) for row in self.rows for seed in self.seeds]
         done = [record for record in found if record is not None]
-        how = "equal counted compute" if self.equal == "compute" else "equal steps"
+        lengths = {row.name: self.lengths(row) for row in self.rows}  # may take the lock to count
         with only_process(self.out, ".report.lock", wait=True):
-            write_report(self.out, done, f"{self.steps} steps of the base, {how}")
+            if self.equal != "both":
+                write_report(self.out, done, self._about(self.equal))
+                return
+            for equal in ("steps", "compute"):
+                read = [at(record, lengths[record["row"]][equal]) for record in done]
+                write_report(self.out / f"equal-{equal}", read, self._about(equal))
+
+    def _about(self, equal: str) -> str:
+        how = "equal counted compute" if equal == "compute" else "equal steps"
+        return f"{self.steps} steps of the base, {how}"
+
+    def tables(self) -> str:
+        """The tables that ``report`` wrote."""
+        folders = ["equal-steps", "equal-compute"] if self.equal == "both" else [""]
+        files = [self.out / folder / "table.md" for folder in folders]
+        return "\n".join(file.read_text(encoding="utf-8") for file in files)
 
 
 def settings_of(config: TrainConfig) -> dict[str, Any]:
     """The settings that differ from the defaults and do not belong to the campaign."""
     return {key: value for key, (value, _) in differing(config).items() if key not in _OWN}
+
+
+def at(record: Record, steps: int) -> Record:
+    """The record with the scores that its run had after a number of steps, without its curve."""
+    points = {point["steps"]: point["scores"] for point in record["curve"]}
+    scores = record["scores"] if steps == record["steps"] else points[steps]
+    return {**record, "steps": steps, "scores": scores, "curve": []}
 
 
 def _scores(held_out: HeldOut) -> dict[str, float]:
@@ -221,18 +272,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--seed", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, help="steps of the base's run [the base's]")
-    parser.add_argument("--equal", choices=("compute", "steps"), default="compute")
+    parser.add_argument("--equal", choices=("compute", "steps", "both"), default="compute")
     parser.add_argument("--rows", nargs="+", help="names of files without .toml [all]")
     parser.add_argument("--curve", type=int, default=0, help="points of a run to measure [the end]")
     parser.add_argument("--limit", type=int, help="number of held-out pairs [all]")
     args = parser.parse_args(arguments)
     args.out.mkdir(parents=True, exist_ok=True)
     try:
-        errors = run_all(Campaign(args))
+        campaign = Campaign(args)
+        errors = run_all(campaign)
     except KeyboardInterrupt:
         print("interrupted: the same command continues", file=sys.stderr)
         raise SystemExit(130) from None
-    print((args.out / "table.md").read_text(encoding="utf-8"))
+    print(campaign.tables())
     if errors:
         raise SystemExit("\n".join(errors))
 

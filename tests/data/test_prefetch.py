@@ -15,7 +15,7 @@ import torch
 from xmdpt_cli.data import prefetch as ahead
 from xmdpt_cli.data.loader import Batch
 from xmdpt_cli.data.prefetch import prefetch
-from xmdpt_cli.training.step import StepBatch, StepNoise, with_step_noise
+from xmdpt_cli.training.step_noise import StepBatch, StepNoise, with_step_noise
 
 STEPS = 30
 GPU = torch.device("cuda", 1)

@@ -23,7 +23,7 @@ from xmdpt_cli.training.config import TrainConfig
 from xmdpt_cli.training.distributed import Distributed
 from xmdpt_cli.training.ema import Ema, local_shard
 from xmdpt_cli.training.parallel import no_sync, parallelize, shard, warm_up
-from xmdpt_cli.training.step import StepBatch, StepLoader
+from xmdpt_cli.training.step_noise import StepBatch, StepLoader
 
 BATCH, STEPS = 12, 6
 

@@ -17,7 +17,8 @@ from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.diffusion import Schedule
 from xmdpt_cli.training.config import TrainConfig
 from xmdpt_cli.training.optimizer import make_optimizers
-from xmdpt_cli.training.step import StepNoise, mask_ratio, step_inputs
+from xmdpt_cli.training.step import mask_ratio, step_inputs
+from xmdpt_cli.training.step_noise import StepNoise
 from xmdpt_cli.training.task import TrainTask
 from xmdpt_cli.training.trainer import Trainer, compile_step
 

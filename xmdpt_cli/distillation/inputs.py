@@ -14,7 +14,8 @@ from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.encoders.vae import sample_posterior
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.training.made_up_inputs import made_up_features
-from xmdpt_cli.training.step import StepBatch, StepNoise, to_device
+from xmdpt_cli.training.step import to_device
+from xmdpt_cli.training.step_noise import StepBatch, StepNoise
 from xmdpt_cli.training.validation_pairs import ValidationPairs
 
 

@@ -28,7 +28,7 @@ from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.sampling.dataset_images import check_features
 from xmdpt_cli.sampling.sampler import Sampler
-from xmdpt_cli.training.step import StepBatch
+from xmdpt_cli.training.step_noise import StepBatch
 from xmdpt_cli.training.task import Task, sample_pairs
 from xmdpt_cli.training.validation_metrics import LOSS_SEED
 from xmdpt_cli.training.validation_pairs import ValidationPairs

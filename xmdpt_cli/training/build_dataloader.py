@@ -15,7 +15,7 @@ from xmdpt_cli.data.stream_loader import train_loader
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.training.online import OnlineLoader, find_encoders
 from xmdpt_cli.training.run_config import RunConfig
-from xmdpt_cli.training.step import StepBatch, StepLoader, StepNoise, with_step_noise
+from xmdpt_cli.training.step_noise import StepBatch, StepLoader, StepNoise, with_step_noise
 
 
 @dataclass(frozen=True)

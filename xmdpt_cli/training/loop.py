@@ -32,7 +32,8 @@ from xmdpt_cli.training.flops import peak_flops
 from xmdpt_cli.training.logger import MetricsLogger, TimedIterator
 from xmdpt_cli.training.run_config import RunConfig
 from xmdpt_cli.training.run_folder import export_model, read_run, start_run
-from xmdpt_cli.training.step import StepBatch, StepLoader, logged_terms
+from xmdpt_cli.training.step import logged_terms
+from xmdpt_cli.training.step_noise import StepBatch, StepLoader
 from xmdpt_cli.training.task import LARGE, Task, TrainTask
 from xmdpt_cli.training.tracker import check_tracker, open_tracker
 from xmdpt_cli.training.trainer import Trainer

@@ -24,7 +24,8 @@ from xmdpt_cli.training.conditions import conditions_of
 from xmdpt_cli.training.config import TrainConfig
 from xmdpt_cli.training.made_up_inputs import made_up_inputs
 from xmdpt_cli.training.run_config import RunConfig
-from xmdpt_cli.training.step import Step, StepBatch, TrainStep, step_inputs
+from xmdpt_cli.training.step import Step, TrainStep, step_inputs
+from xmdpt_cli.training.step_noise import StepBatch
 from xmdpt_cli.training.validation_metrics import validation_losses
 from xmdpt_cli.training.validation_pairs import ValidationPairs
 

@@ -26,7 +26,8 @@ from xmdpt_cli.training.optimizer import learning_rate_factor, make_optimizers
 from xmdpt_cli.training.parallel import no_sync, parallelize, shard, warm_up
 from xmdpt_cli.training.run_config import RunConfig
 from xmdpt_cli.training.state_dict import model_state
-from xmdpt_cli.training.step import StepBatch, StepLoader, in_bf16
+from xmdpt_cli.training.step import in_bf16
+from xmdpt_cli.training.step_noise import StepBatch, StepLoader
 from xmdpt_cli.training.task import Task
 from xmdpt_cli.utils.interrupts import held
 

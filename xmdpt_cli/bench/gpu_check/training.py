@@ -24,7 +24,7 @@ from xmdpt_cli.training.estimate import pair_flops
 from xmdpt_cli.training.find_batch_size import find_batch_size, largest_that_fits
 from xmdpt_cli.training.flops import peak_flops
 from xmdpt_cli.training.logger import TimedIterator
-from xmdpt_cli.training.step import StepBatch
+from xmdpt_cli.training.step_noise import StepBatch
 from xmdpt_cli.training.task import TrainTask
 from xmdpt_cli.training.trainer import Trainer
 
