@@ -1,4 +1,5 @@
-"""``model/fast.py`` against ``model/xmdpt.py``: outputs, gradients, guided predictions.
+"""``model/fast.py`` and ``denoiser.py`` against ``model/xmdpt.py``: outputs, gradients, guided
+predictions.
 
 In float32 outputs agree to 1e-6 and the gradients of each layer, weight and bias taken together, to
 1e-5 (2-norm of the difference over the 2-norm). A bias alone can be further off: that of a
@@ -17,8 +18,9 @@ from torch import Tensor, nn
 
 from xmdpt_cli.diffusion import Guided
 from xmdpt_cli.errors import ConfigError
-from xmdpt_cli.model import XMDPT, Mask, TokenConditions, fast, kernels
-from xmdpt_cli.model.fast import Denoiser, training_passes
+from xmdpt_cli.model import XMDPT, Mask, TokenConditions, denoiser, kernels
+from xmdpt_cli.model.denoiser import Denoiser
+from xmdpt_cli.model.fast import training_passes
 from xmdpt_cli.model.initialisation import initialise
 
 TIMESTEPS, SCALES = (999, 500, 0), (2.0, 1.0, 1.5)
@@ -252,7 +254,7 @@ def test_steps_compile_as_one_graph(
         return [denoise(a["x"], i) for i in range(2)]
 
     expected = steps()
-    compiled = torch.compile(fast.predict, backend="eager", dynamic=False, fullgraph=True)
+    compiled = torch.compile(denoiser.predict, backend="eager", dynamic=False, fullgraph=True)
     monkeypatch.setattr(model, "predict", compiled)
     torch.testing.assert_close(steps(), expected)
 
@@ -311,7 +313,7 @@ def test_few_bytes_for_modulations_change_nothing(monkeypatch: pytest.MonkeyPatc
     condition, _ = conditions(model, a)
     at_once = model.denoiser(condition, TIMESTEPS, SCALES)
     expected = [at_once(a["x"], i) for i in range(3)]
-    monkeypatch.setattr(fast, "MODULATION_BYTES", 1)
+    monkeypatch.setattr(denoiser, "MODULATION_BYTES", 1)
     one_by_one = model.denoiser(condition, TIMESTEPS, SCALES)
     steps: list[int] = []
     last = model.tdnet.final_layer.adaLN_modulation

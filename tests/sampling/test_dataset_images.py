@@ -24,7 +24,7 @@ from xmdpt_cli.cli.app import run
 from xmdpt_cli.data.table import PairRef
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import only_process
-from xmdpt_cli.model.fast import predict
+from xmdpt_cli.model.denoiser import predict
 from xmdpt_cli.sampling import png_writer
 from xmdpt_cli.sampling import sampler as sampler_module
 from xmdpt_cli.sampling.dataset_images import generate

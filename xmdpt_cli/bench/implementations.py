@@ -30,7 +30,7 @@ from xmdpt_cli.diffusion import Guided, sample
 from xmdpt_cli.diffusion.guidance import Denoise
 from xmdpt_cli.diffusion.solvers import POLICY
 from xmdpt_cli.model import XMDPT, kernels, parameter_counts
-from xmdpt_cli.model.fast import compile_sampling
+from xmdpt_cli.model.denoiser import compile_sampling
 from xmdpt_cli.training.config import TrainConfig
 
 STEPS = 50  # the paper's table
@@ -246,7 +246,7 @@ def pruned(net: PublishedXMDPT, inputs: Inputs) -> tuple[Setup, Generate]:
 def fast(
     model: XMDPT, inputs: Inputs, solver: str = "ddim", cache: int = 1
 ) -> tuple[Setup, Generate]:
-    """As ``xmdpt sample`` computes it (``model.fast``)."""
+    """As ``xmdpt sample`` computes it (``model.denoiser``)."""
 
     def generate(condition: Tensor, steps: int) -> Tensor:
         return sample(model, inputs.noise, condition, steps, GUIDANCE, POWER, solver, cache=cache)

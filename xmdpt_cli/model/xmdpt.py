@@ -39,8 +39,8 @@ from xmdpt_cli.model.config import (
     check_rotary,
     check_sizes,
 )
+from xmdpt_cli.model.denoiser import Denoiser, predict
 from xmdpt_cli.model.extensions import GuidanceEmbedder, TokenConditioner, TokenConditions
-from xmdpt_cli.model.fast import Denoiser, predict
 from xmdpt_cli.model.initialisation import initialise
 from xmdpt_cli.model.layers import (
     Block,
@@ -328,7 +328,7 @@ class XMDPT(
         if conditioning == "tokens":
             self.tokens = TokenConditioner(width, depth, latent_channels, patch, vae_factor * patch)
         self.guidance_embed = GuidanceEmbedder(width) if guidance_embed else None
-        self.predict = predict  # of sampling; fast.compile_sampling replaces it
+        self.predict = predict  # of sampling; denoiser.compile_sampling replaces it
         initialise(self)
         self.repa_projector = (
             repa_projector(repa_projection, width, repa_width) if repa_width else None

@@ -17,7 +17,7 @@ import torch
 from xmdpt_cli.encoders.decoder import BYTES_A_PIXEL, Decoder
 from xmdpt_cli.errors import ConfigError, XmdptError, is_out_of_memory
 from xmdpt_cli.files import human_bytes
-from xmdpt_cli.model.fast import MODULATION_BYTES
+from xmdpt_cli.model.denoiser import MODULATION_BYTES
 from xmdpt_cli.sampling.sampler import Sampler
 from xmdpt_cli.utils.devices import free_memory
 

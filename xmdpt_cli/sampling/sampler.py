@@ -22,7 +22,7 @@ from xmdpt_cli.encoders.decoder import Decoder
 from xmdpt_cli.errors import ConfigError, XmdptError, is_out_of_memory
 from xmdpt_cli.model import XMDPT, TokenConditions, kernels
 from xmdpt_cli.model.checkpoint import find_model, load_model
-from xmdpt_cli.model.fast import compile_sampling
+from xmdpt_cli.model.denoiser import compile_sampling
 from xmdpt_cli.sampling.conditioning import Conditions
 from xmdpt_cli.sampling.student import check_student
 
