@@ -20,8 +20,9 @@ from small_data import CONFIG, logged, same, weights
 
 from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.errors import ConfigError, XmdptError
-from xmdpt_cli.model import XMDPT
+from xmdpt_cli.model import SIZES, XMDPT
 from xmdpt_cli.storage.stores import open_store
+from xmdpt_cli.training.config import SIZE_NAMES
 from xmdpt_cli.training.loop import train
 from xmdpt_cli.training.optimizer import learning_rate_factor
 from xmdpt_cli.training.task import TrainTask
@@ -135,7 +136,8 @@ def test_other_settings_are_refused_by_name(data: Path, tmp_path: Path) -> None:
     train(short, data, tmp_path / "run")
     with pytest.raises(XmdptError, match=r"learning_rate: 0.001 -> 0.5"):
         train(dataclasses.replace(short, learning_rate=0.5), data, tmp_path / "run")
-    with pytest.raises(ConfigError, match="size must be one of tiny, mini, S, B, L, XL"):
+    assert tuple(SIZES) == SIZE_NAMES
+    with pytest.raises(ConfigError, match=f"size must be one of {', '.join(SIZES)}, not 'huge'"):
         train(dataclasses.replace(short, size="huge"), data, tmp_path / "huge")
     assert not (tmp_path / "huge").exists()
     (tmp_path / "other").mkdir()

@@ -15,6 +15,7 @@ from xmdpt_cli.cli.workspace import BENCH
 from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.files import check_writable
 from xmdpt_cli.progress import Progress
+from xmdpt_cli.training.config import SIZE_NAMES
 
 if TYPE_CHECKING:
     import torch
@@ -22,13 +23,12 @@ if TYPE_CHECKING:
     from xmdpt_cli.bench.report import Report
     from xmdpt_cli.report.tables import Table
 
+SIZES_HELP = f"{', '.join(SIZE_NAMES[:-1])} or {SIZE_NAMES[-1]}"
 bench_app = typer.Typer(cls=Group, invoke_without_command=True)
 
 Sizes = Annotated[
     list[str] | None,
-    typer.Option(
-        "--size", help="Model size: tiny, mini, S, B, L or XL; repeat for several [S B L]."
-    ),
+    typer.Option("--size", help=f"Model size: {SIZES_HELP}; repeat for several [S B L]."),
 ]
 Pixels = Annotated[int, typer.Option(help="Side of the images in pixels: 256 or 512; tiny: 64.")]
 Rounds = Annotated[int, typer.Option(min=1, help="Number of rounds; each runs everything once.")]

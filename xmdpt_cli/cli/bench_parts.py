@@ -9,6 +9,7 @@ import typer
 
 from xmdpt_cli.cli.bench import (
     REPORT,
+    SIZES_HELP,
     BatchSize,
     Compare,
     Compile,
@@ -202,7 +203,7 @@ def data(
 @bench_app.command("scale", cls=Command)
 @panels({"What is measured": "size processes batch-size steps", "Report": REPORT})
 def scale(
-    size: Annotated[str, typer.Option(help="Model size: tiny, mini, S, B, L or XL.")] = "S",
+    size: Annotated[str, typer.Option(help=f"Model size: {SIZES_HELP}.")] = "S",
     processes: Annotated[
         int | None, typer.Option(min=1, help="Largest number of processes [all GPUs, or cores].")
     ] = None,

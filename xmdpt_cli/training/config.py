@@ -9,12 +9,15 @@ from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.training.loss_config import LossConfig, check_loss
 from xmdpt_cli.training.run_config import RunConfig, positive
 
+#: the keys of ``model.SIZES``, for help and checks that load no torch
+SIZE_NAMES = ("tiny", "mini", "S", "B", "L", "XL")
+
 
 @dataclass(frozen=True)
 class ModelConfig:
     """The model."""
 
-    size: str = option("S", "Size of the model.", choices=("tiny", "mini", "S", "B", "L", "XL"))
+    size: str = option("S", "Size of the model.", choices=SIZE_NAMES)
     patch: int = option(2, "Side of a token in latents; 2: the paper.")
     resolution: int = option(0, "Image side that the dataset must have, in pixels; 0: any.")
     source_encoder: str = option(
