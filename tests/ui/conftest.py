@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browsing import CHROMIUM, QUIET, press_generate
+from browsing import CHROMIUM, QUIET, opened, press_generate
 from fake_pipeline import FakePipeline
 from PIL import Image
 
@@ -51,6 +51,34 @@ def running() -> Iterator[Running]:
         environment.setenv("NO_PROXY", "*")
         environment.setenv("no_proxy", "*")
         yield run
+
+
+@pytest.fixture(scope="module")
+def server(request: pytest.FixtureRequest, running: Running) -> Iterator[tuple[str, FakePipeline]]:
+    """URL and pipeline of the page of a module, which may set CONDITIONING."""
+    pipe = FakePipeline(conditioning=getattr(request.module, "CONDITIONING", "vector"))
+    with running(pipe) as url:
+        yield url, pipe
+
+
+@pytest.fixture
+def url(server: tuple[str, FakePipeline]) -> str:
+    return server[0]
+
+
+@pytest.fixture
+def pipe(server: tuple[Any, FakePipeline]) -> FakePipeline:
+    """The pipeline of the server, as it was at first."""
+    conditioning = server[1].sampler.model.conditioning
+    server[1].__init__(conditioning=conditioning)  # type: ignore[misc]
+    return server[1]
+
+
+@pytest.fixture
+def page(url: str, pipe: FakePipeline, browser: Any) -> Iterator[Any]:
+    """The page in a window of its own."""
+    with opened(browser, url) as opened_page:
+        yield opened_page
 
 
 def wait_until(done: Callable[[], object], what: str, seconds: float = 30) -> None:

@@ -6,14 +6,13 @@ Needs Chromium on the machine and Playwright (of the dev extra, without its own 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from browsing import Skeleton, mirrored, opened, press_generate, touch
-from conftest import Running, wait_until
+from conftest import wait_until
 from fake_pipeline import FakePipeline
 
 from xmdpt_cli.pose.keypoints import JOINTS
@@ -21,17 +20,6 @@ from xmdpt_cli.ui.person_views import View, view_of
 from xmdpt_cli.ui.poses import PRESETS
 
 WRIST = JOINTS.index("right_wrist")
-
-
-@pytest.fixture
-def pipe() -> FakePipeline:
-    return FakePipeline()
-
-
-@pytest.fixture
-def page(running: Running, browser: Any, pipe: FakePipeline) -> Iterator[Any]:
-    with running(pipe) as url, opened(browser, url) as opened_page:
-        yield opened_page
 
 
 def generated_pose(page: Any, pipe: FakePipeline, person: Path | None = None) -> np.ndarray:
@@ -118,10 +106,10 @@ def test_after_an_error_the_next_generation_succeeds(
 
 @pytest.mark.parametrize("how", ["the button", "the page is closed"])
 def test_a_generation_can_be_stopped(
-    running: Running, browser: Any, pipe: FakePipeline, person: Path, how: str
+    url: str, browser: Any, pipe: FakePipeline, person: Path, how: str
 ) -> None:
     pipe.pause = 0.1
-    with running(pipe) as url, opened(browser, url) as page:
+    with opened(browser, url) as page:
         page.get_by_label("Steps").fill("900")
         press_generate(page, person)
         wait_until(lambda: pipe.steps_done > 3, "the generation starts")
@@ -140,10 +128,10 @@ def generating() -> bool:
 
 
 def test_a_finger_drags_a_joint_on_a_phone_without_horizontal_scroll(
-    running: Running, browser: Any, pipe: FakePipeline, person: Path, tmp_path: Path
+    url: str, browser: Any, pipe: FakePipeline, person: Path, tmp_path: Path
 ) -> None:
     phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
-    with running(pipe) as url, opened(browser, url, **phone) as page:
+    with opened(browser, url, **phone) as page:
         width = page.evaluate("document.documentElement.scrollWidth")
         assert width == 390  # no horizontal scroll bar
         skeleton = Skeleton(page)

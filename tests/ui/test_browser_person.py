@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +24,9 @@ from xmdpt_cli.ui import examples
 from xmdpt_cli.ui.examples import Examples, Person
 from xmdpt_cli.ui.poses import PRESETS
 
+CONDITIONING = "tokens"  # of the server's model
 STANDING = PRESETS[0].keypoints()
 WRIST, KNEE = JOINTS.index("right_wrist"), JOINTS.index("left_knee")
-
-
-@pytest.fixture
-def pipe() -> FakePipeline:
-    return FakePipeline(conditioning="tokens")
-
-
-@pytest.fixture
-def page(running: Running, browser: Any, pipe: FakePipeline) -> Iterator[Any]:
-    with running(pipe) as url, opened(browser, url) as opened_page:
-        yield opened_page
 
 
 def drop(page: Any, *files: Path) -> Skeleton:
@@ -221,10 +210,10 @@ def test_each_image_has_separate_keypoints(
 
 
 def test_a_finger_places_keypoints(
-    running: Running, browser: Any, pipe: FakePipeline, person: Path
+    url: str, browser: Any, pipe: FakePipeline, person: Path
 ) -> None:
     phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
-    with running(pipe) as url, opened(browser, url, **phone) as page:
+    with opened(browser, url, **phone) as page:
         skeleton = drop(page, person)
         skeleton.press("Front")
         skeleton.frame.scroll_into_view_if_needed()

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browsing import Skeleton, opened, press_generate
+from browsing import Skeleton, press_generate
 from conftest import Running, generate, wait_until
 from fake_pipeline import FakePipeline
 from PIL import Image
@@ -58,17 +58,6 @@ def server(running: Running) -> Iterator[tuple[str, FakePipeline]]:
         patch.setattr("xmdpt_cli.ui.application.find_examples", lambda _: Examples(examples))
         with running(pipe) as url:
             yield url, pipe
-
-
-@pytest.fixture
-def pipe(server: tuple[str, FakePipeline]) -> FakePipeline:
-    return server[1]
-
-
-@pytest.fixture
-def page(server: tuple[str, FakePipeline], browser: Any) -> Iterator[Any]:
-    with opened(browser, server[0]) as opened_page:
-        yield opened_page
 
 
 @pytest.fixture

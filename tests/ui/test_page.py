@@ -50,12 +50,6 @@ def client(server: tuple[Any, FakePipeline]) -> Any:
     return server[0]
 
 
-@pytest.fixture
-def pipe(server: tuple[Any, FakePipeline]) -> FakePipeline:
-    server[1].__init__()  # type: ignore[misc]
-    return server[1]
-
-
 def gallery(*paths: Path) -> list[dict[str, Any]]:
     from gradio_client import handle_file
 
