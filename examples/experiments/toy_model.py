@@ -2,7 +2,7 @@
 
 Renders synthetic people, trains a VAE and a model on them, generates people who are not among
 them, measures these images, and writes ``DIR/model``: the folder that the package contains as
-``xmdpt_cli/toy/model``. An interrupted script resumes. One CPU core takes about an hour and a half.
+``xmdpt_cli/toy/model``. An interrupted script resumes. One CPU core takes about two hours.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ synthetic people, comparable with no published number.
 
 {table}
 
-Limits: clothes and faces are blurred, patterns are lost, and white clothes are pale.
+Limits: clothes and faces are smooth, patterns are lost, and white clothes lack outlines. More
+sampling steps give sharper images with grain.
 
 ## Licence
 

@@ -59,12 +59,12 @@ def test_clothes_keep_their_colours(rows: list[Row]) -> None:
     errors = [
         torso_colour_error(row.generated, row.target.image, row.target.keypoints) for row in rows
     ]
-    assert np.nanmean(errors) < 16.0  # grey levels; copies of the source: 25
+    assert np.nanmean(errors) < 8.0  # grey levels; copies of the source: 25
 
 
 def test_silhouettes_are_those_of_the_pose(rows: list[Row]) -> None:
     found = [silhouette_iou(row.generated, row.target.image) for row in rows]
-    assert np.mean(found) >= 0.78  # copies of the source: 0.41
+    assert np.mean(found) >= 0.86  # copies of the source: 0.41
 
 
 def test_hands_and_heads_are_where_the_skeleton_says(rows: list[Row]) -> None:
