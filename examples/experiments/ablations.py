@@ -133,7 +133,13 @@ class Campaign:
         else:
             compute = max(1, int(self.steps * self.flops(self.rows[0]) / self.flops(row)))
         both = {"steps": self.steps, "compute": compute}
-        return both if self.equal == "both" else {self.equal: both[self.equal]}
+        return {equal: both[equal] for equal in self.reports().values()}
+
+    def reports(self) -> dict[Path, str]:
+        """The folder of each report, and what is equal in it."""
+        if self.equal == "both":
+            return {self.out / f"equal-{equal}": equal for equal in ("steps", "compute")}
+        return {self.out: self.equal}
 
     def config(self, row: Row, seed: int) -> TrainConfig:
         """The row's configuration with the number of steps and checkpoints of this campaign."""
@@ -201,26 +207,20 @@ class Campaign:
 
     def report(self) -> None:
         """Write what is measured so far."""
-        found = [self.record(row, seed) for row in self.rows for seed in self.seeds]
-        done = [record for record in found if record is not None]
-        lengths = {row.name: self.lengths(row) for row in self.rows}  # may take the lock to count
+        runs = [(row, self.record(row, seed)) for row in self.rows for seed in self.seeds]
+        done = [(record, self.lengths(row)) for row, record in runs if record is not None]
         with only_process(self.out, ".report.lock", wait=True):
-            if self.equal != "both":
-                write_report(self.out, done, self._about(self.equal))
-                return
-            for equal in ("steps", "compute"):
-                read = [at(record, lengths[record["row"]][equal]) for record in done]
-                write_report(self.out / f"equal-{equal}", read, self._about(equal))
-
-    def _about(self, equal: str) -> str:
-        how = "equal counted compute" if equal == "compute" else "equal steps"
-        return f"{self.steps} steps of the base, {how}"
+            for folder, equal in self.reports().items():
+                read = [
+                    at(record, lengths[equal]) if self.equal == "both" else record
+                    for record, lengths in done
+                ]
+                how = "equal counted compute" if equal == "compute" else "equal steps"
+                write_report(folder, read, f"{self.steps} steps of the base, {how}")
 
     def tables(self) -> str:
         """The tables that ``report`` wrote."""
-        folders = ["equal-steps", "equal-compute"] if self.equal == "both" else [""]
-        files = [self.out / folder / "table.md" for folder in folders]
-        return "\n".join(file.read_text(encoding="utf-8") for file in files)
+        return "\n".join((out / "table.md").read_text(encoding="utf-8") for out in self.reports())
 
 
 def settings_of(config: TrainConfig) -> dict[str, Any]:
