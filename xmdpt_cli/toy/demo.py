@@ -52,13 +52,15 @@ def run_demo(
     scale: Scale = MINUTES,
     *,
     seed: int,
+    device: str = "cpu",
     started: float | None = None,
     progress: Progress = silent,
     say: Say = silently,
 ) -> tuple[dict[str, Any], Evaluation]:
     """Render people, train a toy VAE on them, prepare, train, sample and evaluate in ``out``.
 
-    Every step resumes. ``started``: the value of ``time.perf_counter()`` from which the total time
+    Every step resumes. ``device``: where the networks run; metrics are computed on the CPU.
+    ``started``: the value of ``time.perf_counter()`` from which the total time
     counts. Returns the summary, ready for JSON, and the evaluation.
     """
     laps = {"start": time.perf_counter() if started is None else started}
@@ -81,16 +83,17 @@ def run_demo(
     lap("people")
     toy = make_toy_encoders(
         listing, out / "data" / "encoders", size=scale.size, seed=seed,
-        vae_steps=scale.vae_steps, latent_channels=scale.latent_channels, progress=progress,
+        vae_steps=scale.vae_steps, latent_channels=scale.latent_channels, device=device,
+        progress=progress,
     )  # fmt: skip
     lap("vae")
     prepare_dataset(listing, out / "data", size=scale.size, encoder=toy.encoders, progress=progress)
     lap("prepare")
     run = out / f"run-{recipe.conditioning}"
-    trained = train(recipe, out / "data", run, progress=progress, say=say)
+    trained = train(recipe, out / "data", run, device=device, progress=progress, say=say)
     lap("train")
     samples = out / f"samples-{recipe.conditioning}"
-    sampler = Sampler.load(trained.model)
+    sampler = Sampler.load(trained.model, device)
     record = generate(
         sampler,
         PairDataset(out / "data", "test"),

@@ -92,6 +92,7 @@ def make_toy_encoders(
     vae_steps: int | None = None,
     latent_channels: int = 4,
     limit: int | None = None,
+    device: str = "cpu",
     progress: Progress = silent,
 ) -> ToyEncoders:
     """Train the toy VAE on the listing's training images and save all three encoders.
@@ -106,6 +107,7 @@ def make_toy_encoders(
             np.stack([test[i] for i in range(min(HELD_OUT, len(test)))]) if len(test) else None
         )
         vae = toy_vae(size, seed, latent_channels)
+        vae.to(device)
         images: Images = train if size <= CROP else Crops(train, seed)
         config = _config(vae_steps or default_steps(size), seed)
         with _threads(size):
@@ -117,7 +119,7 @@ def make_toy_encoders(
             if not (out / name / "config.json").is_file():
                 dino.save(out / name)
     # loaded again, so that the dataset is prepared with exactly what sampling will load
-    return ToyEncoders(Encoders.load(out), stats)
+    return ToyEncoders(Encoders.load(out, device=device), stats)
 
 
 def make_toy_encoders_by_size(
