@@ -89,6 +89,12 @@ def test_the_images_of_a_batch_count_as_one_update() -> None:
     assert last == pytest.approx(0.8, rel=0.01)
 
 
+def test_units_that_come_at_once_have_no_rate() -> None:
+    pace = Pace(now=0.0, done=0)
+    assert [pace.rate(1e-5 * i, i) for i in range(13)] == [None] * 13
+    assert pace.rate(2.0, 24) == pytest.approx(12, rel=0.05)
+
+
 def test_the_bar_shows_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr(console.time, "monotonic", lambda: now[0])

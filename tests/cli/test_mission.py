@@ -45,7 +45,7 @@ def test_the_workflow_in_an_empty_folder(
     # a checkpoint of the real B has 2 GB; the real size is built in tests/model
     monkeypatch.setitem(SIZES, "B", (4, 192, 3))
     out, _ = typed("xmdpt prepare --root DeepFashion", capsys)
-    assert out.splitlines()[-1] == "next: xmdpt train --preset demo/tokens-64"  # for a toy
+    assert out.splitlines()[-1] == "next: xmdpt train --preset fast/tokens-64"  # for a toy
     assert Path("data/32/dataset.json").is_file()
     out, err = typed("xmdpt train --size B", capsys)
     assert "data: data/32 (newest of 1), run: runs/B" in err

@@ -18,7 +18,7 @@ METRICS = "--fid --ssim --lpips"
 
 def train_command(toy: bool) -> str:
     """The command that trains on a new dataset; on a toy dataset with a preset of minutes."""
-    return f"xmdpt train {'--preset demo/tokens-64' if toy else '--size B'}"
+    return f"xmdpt train {'--preset fast/tokens-64' if toy else '--size B'}"
 
 
 def resume_command(run: Path, command: str) -> str:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:  # Rich is loaded when something is printed, to keep --help fa
     from rich.console import Console, ConsoleOptions
     from rich.text import Text
 
+_SHORTEST = 0.01  # seconds; units that come all at once have no speed
+
 
 def duration(seconds: float) -> str:
     """``75`` -> ``1m15s``."""
@@ -58,15 +60,15 @@ class Pace:
         self.came: float | None = None  # when the first unit was there
 
     def rate(self, now: float, done: int) -> float | None:
-        """Units per second; None before the first. The first unit, which warms up and may compile,
-        is left out once there is another, and so are units that arrive with it, such as the images
-        of a batch."""
+        """Units per second; None before the first and for units that came at once. The first unit,
+        which warms up and may compile, is left out once there is another, and so are units that
+        arrive with it, such as the images of a batch."""
         if done > self.first:
             self.came = now if self.came is None else self.came
             if now - self.came <= 0.05 * (self.came - self.began):
                 self.base = (now, done)
         at, count = self.base if done > self.base[1] else (self.began, self.first)
-        return (done - count) / (now - at) if done > count and now > at else None
+        return (done - count) / (now - at) if done > count and now > at + _SHORTEST else None
 
 
 class _Stage:

@@ -47,6 +47,7 @@ PARTS = (
     Part("training-S", TRAINING, 2, 270, {"size": "S"}),
     Part("training-B", TRAINING, 2, 270, {"size": "B", "least_mfu": 45}),
     Part("training-L", TRAINING, 2, 270, {"size": "L", "least_mfu": 45}),
+    Part("training-tokens", TRAINING, 2, 270, {"size": "S", "preset": "fast/tokens-256"}),
     Part("resume", RESUME, 3, 150),
     Part("batch-auto", BATCH_AUTO, 4, 120),
     Part("encoders", ENCODERS, 5, 90),

@@ -17,6 +17,7 @@ import torch
 from xmdpt_cli.bench.gpu_check.rows import Ready, Row, Setting, at_most, holds, speed
 from xmdpt_cli.bench.loader import ITEMS_PER_SHARD, make_dataset
 from xmdpt_cli.bench.timing import synchronize
+from xmdpt_cli.config import resolve
 from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.data.prefetch import prefetch
 from xmdpt_cli.training.config import TrainConfig
@@ -32,9 +33,11 @@ WARM = 5  # steps after the first one, before anything is counted
 SHOWN = 6  # kernels, places
 
 
-def training(setting: Setting, size: str, least_mfu: float | None = None) -> Iterator[Row | Ready]:
-    """The paper's recipe at 256 px, batch 32, on random features. ``least_mfu``: in per cent."""
-    config = _config(setting, setting.size(size), setting.pick(32, 2))
+def training(
+    setting: Setting, size: str, least_mfu: float | None = None, preset: str = "paper/S-256"
+) -> Iterator[Row | Ready]:
+    """A recipe at 256 px, batch 32, on random features. ``least_mfu``: in per cent."""
+    config = _config(setting, setting.size(size), setting.pick(32, 2), preset)
     trainer = Trainer(TrainTask(config, dataset(setting)), setting.device)
     device, name = trainer.device, f"{config.size}, batch {config.batch_size}"
     with closing(batches_of(trainer)) as batches:
@@ -116,8 +119,11 @@ def dataset(setting: Setting) -> PairDataset:
     return PairDataset(folder, "train")
 
 
-def _config(setting: Setting, size: str, batch: int) -> TrainConfig:
-    return TrainConfig(size=size, batch_size=batch, compile="on" if setting.compile else "off")
+def _config(
+    setting: Setting, size: str, batch: int, preset: str = "paper/S-256"
+) -> TrainConfig:
+    given = {"size": size, "batch_size": batch, "compile": "on" if setting.compile else "off"}
+    return resolve(TrainConfig, "train", given, preset=preset)
 
 
 def batches_of(trainer: Trainer) -> Generator[StepBatch, None, None]:
