@@ -27,8 +27,8 @@ _PAPER = (
     "MIPNet) at toy size: it needs days of training; after minutes it generates patches of colour"
 )
 _TOKENS = (
-    "this departs from the paper: conditioning 'tokens' (our extension), v prediction, Muon, rotary "
-    "positions, toy encoders; `xmdpt demo --paper` shows the paper's vector model"
+    "this departs from the paper: conditioning 'tokens' (our extension), v prediction, Muon, "
+    "rotary positions, toy encoders; `xmdpt demo --paper` shows the paper's vector model"
 )
 
 
@@ -52,7 +52,8 @@ def demo(
         int, typer.Option(min=0, help="Random seed; the same seed gives the same numbers.")
     ] = 0,
     train_steps: Annotated[
-        int | None, typer.Option(min=1, help="Training steps of the model [1600; with --paper 500].")
+        int | None,
+        typer.Option(min=1, help="Training steps of the model [1600; with --paper 500]."),
     ] = None,
     vae_steps: Annotated[int, typer.Option(min=1, help="Training steps of the toy VAE.")] = 500,
     people: Annotated[

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,11 @@ from numpy.typing import NDArray
 from xmdpt_cli.data.fp8 import dequantise_tokens
 from xmdpt_cli.data.index import FLIP, ShardIndex, index_name, parse_index
 from xmdpt_cli.data.manifest import RUN_AGAIN, missing_shard, read_manifest, repair_command
+from xmdpt_cli.data.pose_maps import PoseMaps
 from xmdpt_cli.data.shard_reader import ShardError, ShardReader, parse_keypoints
 from xmdpt_cli.data.table import Column, Ints, Pairs, Table
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.images import ImageArray, decode_image
-from xmdpt_cli.pose.drawing import draw_pose_map
 from xmdpt_cli.pose.keypoints import Keypoints
 from xmdpt_cli.storage.stores import Store, open_store
 from xmdpt_cli.utils.prefetch import prefetch
@@ -28,7 +27,6 @@ from xmdpt_cli.utils.splits import SPLITS
 
 CONNECTIONS = 8  # at a time to a server; sshd refuses more than 10 that are not logged in yet
 _OPEN_FILES = 256  # shards held open; with more, each read opens its file (1,024 is a usual limit)
-_MAP_CACHE_BYTES = 256 * 2**20  # rendered pose maps kept in memory: 1,365 of them at 256 px
 
 # read(row, offset, into): fill ``into`` with bytes of the shard of that view (row of the table)
 Read = Callable[[int, int, NDArray[np.uint8]], None]
@@ -82,8 +80,7 @@ class PairDataset:
             raise XmdptError(
                 f"{self.path} has no {split} pairs", f"it has pairs of: {', '.join(others)}"
             )
-        self._maps: OrderedDict[int, ImageArray] = OrderedDict()
-        self._maps_lock = threading.Lock()
+        self._pose_maps = PoseMaps(self.resolution)
 
     def _read_table(self, shards: list[dict[str, Any]]) -> Table:
         # behind a URL reading is mostly waiting
@@ -234,21 +231,12 @@ class PairDataset:
         return self.image(key, view), self.keypoints(key, view)
 
     def pose_map(self, key: str, view: str, flip: bool = False) -> ImageArray:
-        """The pose map of a view (``draw_pose_map``), (resolution, resolution, 3); read only."""
+        """The pose map of a view (``draw_pose_map``), (resolution, resolution, 3)."""
         return self.pose_map_of(self.table.row(key, view), flip)
 
     def pose_map_of(self, row: int, flip: bool, read: Read | None = None) -> ImageArray:
         """``pose_map`` of a row of the table, its keypoints read by ``read``."""
-        with self._maps_lock:
-            rendered = self._maps.get(row)
-            if rendered is not None:
-                self._maps.move_to_end(row)
-        if rendered is None:
-            rendered = draw_pose_map(self.keypoints_of(row, read), self.resolution)
-            with self._maps_lock:
-                self._maps[row] = rendered
-                while len(self._maps) * rendered.nbytes > _MAP_CACHE_BYTES:
-                    self._maps.popitem(last=False)
+        rendered = self._pose_maps.get(row, partial(self.keypoints_of, row, read))
         return rendered[:, ::-1] if flip else rendered
 
     def _missing(self, what: str) -> XmdptError:

@@ -119,9 +119,7 @@ def dataset(setting: Setting) -> PairDataset:
     return PairDataset(folder, "train")
 
 
-def _config(
-    setting: Setting, size: str, batch: int, preset: str = "paper/S-256"
-) -> TrainConfig:
+def _config(setting: Setting, size: str, batch: int, preset: str = "paper/S-256") -> TrainConfig:
     given = {"size": size, "batch_size": batch, "compile": "on" if setting.compile else "off"}
     return resolve(TrainConfig, "train", given, preset=preset)
 
