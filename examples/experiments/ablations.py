@@ -121,8 +121,9 @@ class Campaign:
         known = records.read_if_there(dict[str, float], file) or {}
         if key not in known:
             task = TrainTask(row.config, training_pairs(self.data, self.out))
-            known[key] = pair_flops(task) * row.config.batch_size
-            with only_process(self.out, ".report.lock", wait=True):
+            counted = {key: pair_flops(task) * row.config.batch_size}
+            with only_process(self.out, ".flops.lock", wait=True):
+                known = (records.read_if_there(dict[str, float], file) or {}) | counted
                 write_text(file, json.dumps(known, indent=1))
         return known[key]
 
