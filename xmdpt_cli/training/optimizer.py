@@ -96,30 +96,34 @@ class Muon(torch.optim.Optimizer):
         """One update; gradients that are None are left out."""
         assert closure is None
         for group in self.param_groups:
-            by_side: dict[int, list[nn.Parameter]] = {}
+            by_side: dict[int, list[Tensor]] = {}
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     by_side.setdefault(min(parameter.shape), []).append(parameter)
             for side, parameters in by_side.items():
                 self._update(parameters, side, group)
 
-    def _update(self, parameters: list[nn.Parameter], side: int, group: dict[str, Any]) -> None:
+    def _update(self, parameters: list[Tensor], side: int, group: dict[str, Any]) -> None:
+        """One update of weights that consist of squares of one size, in few launches on a GPU."""
         momentum: float = group["momentum"]
-        directions = []
-        for parameter in parameters:
-            assert parameter.grad is not None
-            state = self.state[parameter]
-            if not state:
-                state["momentum"] = torch.zeros_like(parameter)
-            buffer: Tensor = state["momentum"].lerp_(parameter.grad, 1 - momentum)
-            directions.append(_squares(parameter.grad.lerp(buffer, momentum), side))  # Nesterov
-        updates = orthogonal(torch.cat(directions), group["iterations"])
-        size = 0.5 * math.sqrt(side) * group["lr"]
-        for parameter, update in zip(
-            parameters, updates.split([len(d) for d in directions]), strict=True
-        ):
-            parameter.mul_(1 - group["lr"] * group["weight_decay"])
-            parameter.sub_(_joined(update, parameter), alpha=size)
+        gradients = [p.grad for p in parameters if p.grad is not None]  # all have one
+        buffers = [self._momentum(parameter) for parameter in parameters]
+        torch._foreach_lerp_(buffers, gradients, 1 - momentum)
+        ahead = torch._foreach_lerp(gradients, buffers, momentum)  # Nesterov
+        squares = [_squares(direction, side) for direction in ahead]
+        updates = orthogonal(torch.cat(squares), group["iterations"])
+        updates = updates.split([len(square) for square in squares])
+        if group["weight_decay"]:
+            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        joined = [_joined(update, like) for update, like in zip(updates, parameters, strict=True)]
+        torch._foreach_add_(parameters, joined, alpha=-0.5 * math.sqrt(side) * group["lr"])
+
+    def _momentum(self, parameter: Tensor) -> Tensor:
+        state = self.state[parameter]
+        if not state:
+            state["momentum"] = torch.zeros_like(parameter)
+        buffer: Tensor = state["momentum"]
+        return buffer
 
 
 def orthogonal(x: Tensor, iterations: int = 3) -> Tensor:
