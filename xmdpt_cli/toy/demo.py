@@ -60,8 +60,8 @@ def run_demo(
     """Render people, train a toy VAE on them, prepare, train, sample and evaluate in ``out``.
 
     Every step resumes. ``device``: where the networks run; metrics are computed on the CPU.
-    ``started``: the value of ``time.perf_counter()`` from which the total time
-    counts. Returns the summary, ready for JSON, and the evaluation.
+    ``started``: the value of ``time.perf_counter()`` from which the total time counts.
+    Returns the summary, ready for JSON, and the evaluation.
     """
     laps = {"start": time.perf_counter() if started is None else started}
 

@@ -99,6 +99,7 @@ def make_toy_encoders(
 
     Folders: ``out/vae``, ``out/dino_source``, ``out/dino_pose``. ``vae_steps``: None for as many as
     the size needs. Encoders that exist are kept; an interrupted VAE training resumes.
+    ``device``: where the VAE is trained, and where the encoders that are returned are.
     """
     with only_process(out):
         train = ListedImages(listing, "train", size, limit)

@@ -31,10 +31,11 @@ from xmdpt_cli.training.trainer import Trainer
 
 WARM = 5  # steps after the first one, before anything is counted
 SHOWN = 6  # kernels, places
+PAPER = "paper/S-256"  # the size is set apart
 
 
 def training(
-    setting: Setting, size: str, least_mfu: float | None = None, preset: str = "paper/S-256"
+    setting: Setting, size: str, least_mfu: float | None = None, preset: str = PAPER
 ) -> Iterator[Row | Ready]:
     """A recipe at 256 px, batch 32, on random features. ``least_mfu``: in per cent."""
     config = _config(setting, setting.size(size), setting.pick(32, 2), preset)
@@ -119,7 +120,7 @@ def dataset(setting: Setting) -> PairDataset:
     return PairDataset(folder, "train")
 
 
-def _config(setting: Setting, size: str, batch: int, preset: str = "paper/S-256") -> TrainConfig:
+def _config(setting: Setting, size: str, batch: int, preset: str = PAPER) -> TrainConfig:
     given = {"size": size, "batch_size": batch, "compile": "on" if setting.compile else "off"}
     return resolve(TrainConfig, "train", given, preset=preset)
 
