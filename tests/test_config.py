@@ -199,6 +199,31 @@ def test_errors_of_a_base_are_named(tmp_path: Path, text: str, named: str) -> No
         resolve(TrainConfig, "train", {}, file=write(tmp_path / "a.toml", text + "\n"))
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("table2a", "did you mean paper/table2a-mdt, paper/table2a-mipnet, paper/table2a-plain? "),
+        ("Paper/s-256", "did you mean paper/S-256? "),
+        ("fast/tokens-265", "did you mean fast/tokens-256, fast/tokens-64, fast/"),
+        ("xyz", ""),
+    ],
+)
+def test_an_unknown_preset_gets_the_nearest_ones_as_hint(name: str, hint: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        resolve(TrainConfig, "train", {}, preset=name)
+    assert error.value.hint.startswith(hint)
+    assert error.value.hint.endswith("xmdpt presets lists all")
+    assert len(error.value.hint) < 200
+
+
+def test_an_unknown_key_gets_the_nearest_ones_as_hint(tmp_path: Path) -> None:
+    for key, hint in (("contrastiv_weight", "did you mean contrastive_weight"), ("x", "known")):
+        file = write(tmp_path / "a.toml", f"[train]\n{key} = 1\n")
+        with pytest.raises(ConfigError) as error:
+            resolve(TrainConfig, "train", {}, file=file)
+        assert error.value.hint.startswith(hint)
+
+
 def test_presets_that_inherit_from_each_other_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = {name: f'base = "{base}"\n[train]\n' for name, base in ("ab", "bc", "cb")}
     monkeypatch.setattr(configuration, "presets", lambda: sorted(texts))

@@ -210,7 +210,9 @@ def test_ablations_at_equal_steps_and_equal_compute(
     given = [str(folder), "--data", str(prepared.data), "--out", str(out), "--limit", "2"]
     given += ["--steps", "2", "--seed", "0"]
     ablations.main([*given, "--equal", "both"])
-    assert "2 steps of the base, equal counted compute" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "2 steps of the base, equal counted compute" in shown
+    assert f"written: {out}/equal-steps/table.md, {out}/equal-compute/table.md" in shown
 
     def steps_and_scores(kind: str) -> dict[str, tuple[int, float]]:
         records = json.loads((out / f"equal-{kind}/records.json").read_text())
@@ -229,12 +231,21 @@ def test_ablations_at_equal_steps_and_equal_compute(
     assert (record["steps"], record["scores"]["psnr"]) == compute["costly"]
 
     ablation(folder, "ends", "HASTE", "repa_weight = 0.5\nrepa_layer = 2\nrepa_until = 0.5")
-    with pytest.raises(ConfigError, match="a step of ends does depends on the number of steps"):
-        ablations.main([*given, "--equal", "both"])
+    for more, error in (
+        (["--equal", "both"], "a step of ends does depends on the number of steps"),
+        (["--rows", "costlier"], "rows: costlier\nhint: its rows are base, cheap, costly, ends"),
+        (["--data", str(tmp_path)], f"error: {tmp_path} holds no prepared dataset"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            ablations.main([*given, *more])
+        assert stopped.value.code == 2
+        assert error in capsys.readouterr().err
 
 
 def test_a_folder_of_ablations_has_one_base(tmp_path: Path) -> None:
     ablations = script("ablations")
+    with pytest.raises(ConfigError, match=r"has no \.toml files"):
+        ablations.read_rows(tmp_path)
     ablation(tmp_path, "a", "a", "flip = false")
     assert [row.title for row in ablations.read_rows(tmp_path)] == ["demo/tokens-64", "a"]
     (tmp_path / "b.toml").write_text('# b\nbase = "demo/paper-64"\n[train]\n')

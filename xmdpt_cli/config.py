@@ -9,9 +9,10 @@ the table inherits the settings of a preset, which may itself have a base.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -155,6 +156,14 @@ def presets() -> list[str]:
     )
 
 
+def nearest(name: str, known: Sequence[str], limit: int = 5) -> str:
+    """The start of a hint: the names of ``known`` (at most ``limit``) that contain ``name`` (three
+    characters or more), else those that are spelled like it; "" if there are none."""
+    holding = [one for one in known if len(name) > 2 and name.lower() in one.lower()]
+    found = holding or difflib.get_close_matches(name, known, limit)
+    return f"did you mean {', '.join(found[:limit])}? " if found else ""
+
+
 def complete_preset(prefix: str) -> list[str]:
     """Names of presets that start with ``prefix``, for shell completion."""
     return [name for name in presets() if name.startswith(prefix)]
@@ -171,15 +180,14 @@ def preset_of(command: str, name: str) -> str:
         others = " and ".join(f"xmdpt {table}" for table in tables if table != "base")
         message = f"preset {name} is not of this command: it sets options of {others}"
     own = [one for one in presets() if command in parse_toml(preset_text(one), one)]
-    raise ConfigError(
-        message, f"presets of xmdpt {command}: {', '.join(own)}; xmdpt presets describes them"
-    )
+    raise ConfigError(message, nearest(name, own) + "xmdpt presets lists all")
 
 
 def preset_text(name: str) -> str:
     """The TOML text of a preset. Raises ConfigError for an unknown name."""
     if name not in presets():
-        raise ConfigError(f"no such preset: {name!r}", f"choose one of {', '.join(presets())}")
+        hint = nearest(name, presets()) + "xmdpt presets lists all"
+        raise ConfigError(f"no such preset: {name!r}", hint)
     return (resources.files("xmdpt_cli") / "presets" / f"{name}.toml").read_text(encoding="utf-8")
 
 
@@ -239,8 +247,9 @@ def _parsed(kind: type[Any], name: str, text: str, where: str) -> Any:
 
 def _typed(kind: type[Any], name: str, value: Any, where: str) -> Any:
     if name not in {f.name for f in dataclasses.fields(kind)}:
-        names = ", ".join(f.name for f in dataclasses.fields(kind))
-        raise ConfigError(f"{where}: unknown key {name!r}", f"known keys: {names}")
+        names = [f.name for f in dataclasses.fields(kind)]
+        hint = nearest(name, names) or f"known keys: {', '.join(names)}"
+        raise ConfigError(f"{where}: unknown key {name!r}", hint.strip())
     words = _field(kind, name).metadata.get("words", {})
     if words and isinstance(value, str):
         return _parsed(kind, name, value, where)

@@ -147,7 +147,7 @@ def difference_chart(groups: Groups) -> Chart:
             mean, half = t_interval(found)
             interval = None if half is None else (mean - half, mean + half)
             rows.append(Estimate(_title(group), mean, interval))
-    title = f"{NAMES[MAIN]} of held-out pairs: difference to the base"
+    title = f"{NAMES[MAIN]} of held-out pairs: difference to {_title(groups[BASE])}"
     return interval_chart(rows, "mean and 95 % interval over the seeds", title)
 
 

@@ -1,4 +1,4 @@
-"""What single settings do: ``python examples/experiments/ablations.py FOLDER --data D --out O``.
+"""What single settings do: python examples/experiments/ablations.py FOLDER --data D --out O
 
 FOLDER holds one TOML file a row. All files have the same base, which is the first row of the table,
 and a comment in the first line, which is the row's name there:
@@ -16,8 +16,8 @@ and differences.svg and .png; with --curve also curve.svg and .png.
 
 With --equal compute a row gets as many steps as fit into the FLOPs of the base's run, so cheaper
 rows train longer. FLOPs are counted: matrix products, convolutions and attention of the model and
-its loss, not the optimizer. The file's own ``steps`` is not used. With --equal both every row is
-trained for the larger number, is measured at both, and O gets a report of each, in
+its loss, not the optimizer. The file's own number of steps is not used. With --equal both every row
+is trained for the larger number, is measured at both, and O gets a report of each, in
 O/equal-steps and O/equal-compute. The learning rate of all rows is constant then (after the
 warm-up), since a rate that decays ends at one number of steps.
 
@@ -78,8 +78,10 @@ def read_rows(folder: Path) -> list[Row]:
         rows.append(
             Row(file.stem, title.lstrip("# "), resolve(TrainConfig, "train", {}, file=file))
         )
+    if not rows:
+        raise ConfigError(f"{folder} has no .toml files", "name a folder with one file a row")
     if len(bases) != 1:
-        named = ", ".join(f"{base} ({file.name})" for base, file in bases.items()) or "none"
+        named = ", ".join(f"{base} ({file.name})" for base, file in bases.items())
         raise ConfigError(f"the files of {folder} need one base, not {named}")
     (base,) = bases
     return [Row(BASE, base, resolve(TrainConfig, "train", {}, preset=base)), *rows]
@@ -92,9 +94,13 @@ class Campaign:
         self.data, self.out, self.limit = args.data, args.out, args.limit
         self.points, self.equal = args.curve, args.equal
         rows = read_rows(args.folder)
-        unknown = set(args.rows or ()) - {row.name for row in rows}
+        names = [row.name for row in rows]
+        unknown = set(args.rows or ()) - set(names)
         if unknown:
-            raise ConfigError(f"no such row in {args.folder}: {', '.join(sorted(unknown))}")
+            raise ConfigError(
+                f"no such row in {args.folder}: {', '.join(sorted(unknown))}",
+                f"its rows are {', '.join(names)}",
+            )
         if args.rows:
             rows = [row for row in rows if row.name in (BASE, *args.rows)]
         self.rows = rows
@@ -220,8 +226,10 @@ class Campaign:
                 write_report(folder, read, f"{self.steps} steps of the base, {how}")
 
     def tables(self) -> str:
-        """The tables that ``report`` wrote."""
-        return "\n".join((out / "table.md").read_text(encoding="utf-8") for out in self.reports())
+        """The tables that ``report`` wrote, and where."""
+        files = [out / "table.md" for out in self.reports()]
+        tables = "\n".join(file.read_text(encoding="utf-8") for file in files)
+        return f"{tables}\nwritten: {', '.join(map(str, files))}"
 
 
 def settings_of(config: TrainConfig) -> dict[str, Any]:
@@ -270,10 +278,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("folder", type=Path, help="folder with a TOML file for each row")
     parser.add_argument("--data", required=True, help="prepared dataset with held-out pairs")
-    parser.add_argument("--out", required=True, type=Path)
-    parser.add_argument("--seed", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--out", required=True, type=Path, help="folder for runs and report")
+    parser.add_argument(
+        "--seed", type=int, nargs="+", default=[0, 1, 2], help="seeds of each row [0 1 2]"
+    )
     parser.add_argument("--steps", type=int, help="steps of the base's run [the base's]")
-    parser.add_argument("--equal", choices=("compute", "steps", "both"), default="compute")
+    parser.add_argument(
+        "--equal",
+        choices=("compute", "steps", "both"),
+        default="compute",
+        help="what all rows have in common [compute]",
+    )
     parser.add_argument("--rows", nargs="+", help="names of files without .toml [all]")
     parser.add_argument("--curve", type=int, default=0, help="points of a run to measure [the end]")
     parser.add_argument("--limit", type=int, help="number of held-out pairs [all]")
@@ -281,7 +296,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     try:
         campaign = Campaign(args)
+        training_pairs(args.data, args.out)  # a dataset that cannot be read fails here, once
         errors = run_all(campaign)
+    except XmdptError as err:
+        parser.exit(2, f"error: {err.message}\n" + (f"hint: {err.hint}\n" if err.hint else ""))
     except KeyboardInterrupt:
         print("interrupted: the same command continues", file=sys.stderr)
         raise SystemExit(130) from None

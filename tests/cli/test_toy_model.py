@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 from toy_models import make_encoders, make_model
 
 from xmdpt_cli.cli.app import run
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.sampling.pipeline import XMDPTPipeline
+from xmdpt_cli.sampling.record import save_sheet
 from xmdpt_cli.toy import pretrained
 from xmdpt_cli.toy.examples import examples_of
 from xmdpt_cli.toy.people.views import render_view, views_of
@@ -109,7 +111,7 @@ def test_the_sheet_of_examples_has_the_ground_truth(
     )
     result(capsys, "sample")
     ((rows, columns),) = sheets
-    assert columns == ("source", "pose", "ground truth", "TOY output")
+    assert columns == ("source", "pose", "ground truth", "generated")
     source, target = examples_of()[0].source, examples_of()[0].target
     np.testing.assert_array_equal(rows[0][0], render_view(source, height=32).image)
     np.testing.assert_array_equal(rows[0][2], render_view(target, height=32).image)
@@ -139,6 +141,30 @@ def test_own_images_are_generated_with_it_where_no_model_is(capsys: Capture) -> 
     listed, messages = result(capsys, "sample", "--pairs", "list.csv", "--out", "listed")
     assert "the toy model of the package" in messages
     assert len(listed["files"]) == 1
+
+
+def test_a_photograph_without_keypoints_gets_the_hint_that_fits(capsys: Capture) -> None:
+    own_person()
+    Path("person.json").unlink()
+    error = refused(capsys, "sample", *SOURCE)
+    assert "the keypoints of the person are not known" in error
+    assert "the toy model of the package knows synthetic people only" in error
+    assert "--source-keypoints FILE" in error
+
+
+@pytest.mark.parametrize(("toy", "name"), [(True, "TOY output"), (False, "generated")])
+def test_contact_sheets_name_the_images_of_toy_models(
+    monkeypatch: pytest.MonkeyPatch, toy: bool, name: str
+) -> None:
+    seen: list[list[str]] = []
+
+    def contact_sheet(rows: Any, columns: Any, blocks: int) -> NDArray[np.uint8]:
+        seen.append(list(columns))
+        return np.zeros((8, 8, 3), np.uint8)
+
+    monkeypatch.setattr("xmdpt_cli.sampling.record.contact_sheet", contact_sheet)
+    save_sheet(Path(), [], ["source", "pose", "generated", "generated"], {"toy": toy})
+    assert seen == [["source", "pose", name, name]]
 
 
 def test_a_model_of_ones_own_comes_first(capsys: Capture, tmp_path: Path) -> None:
@@ -187,7 +213,7 @@ def test_the_page_opens_with_it_where_no_model_is(
     for line in (["ui", "--port", "0"], ["ui", "--port", "0", "--model", "toy"]):
         assert run(line) == 0
         assert "model: the toy model of the package" in capsys.readouterr().err
-    assert served == [(True, str(pretrained.FOLDER))] * 2
+    assert served == [(True, pretrained.TITLE)] * 2
 
 
 def test_status_names_it_in_an_empty_folder_only(capsys: Capture) -> None:

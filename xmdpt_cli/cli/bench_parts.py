@@ -10,11 +10,11 @@ import typer
 from xmdpt_cli.cli.bench import (
     REPORT,
     SIZES_HELP,
-    BatchSize,
     Compare,
     Compile,
     Out,
     Pixels,
+    PixelsOrTiny,
     Precision,
     Rounds,
     Sizes,
@@ -39,7 +39,9 @@ if TYPE_CHECKING:
 def train(
     size: Sizes = None,
     pixels: Pixels = 256,
-    batch_size: BatchSize = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Pairs per batch [32 on a GPU, 2 on a CPU].")
+    ] = None,
     rounds: Rounds = 10,
     online: Annotated[
         bool,
@@ -83,7 +85,7 @@ def train(
 @panels({"What is measured": "size pixels precision compile", "Report": REPORT})
 def latency(
     size: Sizes = None,
-    pixels: Pixels = 256,
+    pixels: PixelsOrTiny = 256,
     rounds: Rounds = 10,
     precision: Precision = "auto",
     compile_: Annotated[
@@ -123,7 +125,9 @@ def latency(
 @panels({"What is measured": "pixels batch-size precision", "Report": REPORT})
 def encode(
     pixels: Pixels = 256,
-    batch_size: BatchSize = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images per batch [32 on a GPU, 1 on a CPU].")
+    ] = None,
     rounds: Rounds = 10,
     precision: Precision = "auto",
     out: Out = BENCH,

@@ -20,15 +20,12 @@ from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import write_text
 from xmdpt_cli.toy import pretrained
 from xmdpt_cli.training.config import TrainConfig
+from xmdpt_cli.training.config_notes import departures
 
-#: how each model departs from the paper, and what to expect of its images
+#: what --paper trains, and what to expect of its images
 _PAPER = (
     "the paper's model and losses (single condition vector, noise prediction, linear schedule, "
     "MIPNet) at toy size: it needs days of training; after minutes it generates patches of colour"
-)
-_TOKENS = (
-    "this departs from the paper: conditioning 'tokens' (our extension), v prediction, Muon, "
-    "rotary positions, toy encoders; `xmdpt demo --paper` shows the paper's vector model"
 )
 
 
@@ -81,7 +78,7 @@ def demo(
         talk.result({"toy_model": toy}, text="next: xmdpt ui, or train a model: xmdpt demo")
         return
     talk.say(f"xmdpt demo: synthetic people into {out} (run it again to resume)")
-    talk.say(_PAPER if paper else _TOKENS)
+    talk.say(_PAPER if paper else _departures(recipe))
     from xmdpt_cli.report.evaluation_text import table as cells
     from xmdpt_cli.toy.demo import Scale, describe_comparison, run_demo
 
@@ -102,6 +99,13 @@ def demo(
         f"images (source, pose, ground truth, generated): {summary['image']}\n"
         f"report: {record}; total time {duration(summary['seconds']['total'])}\n"
         + _next_commands(out, summary),
+    )
+
+
+def _departures(recipe: TrainConfig) -> str:
+    named = ", ".join([*departures(recipe), "toy encoders"])
+    return (
+        f"this departs from the paper: {named}; `xmdpt demo --paper` shows the paper's vector model"
     )
 
 

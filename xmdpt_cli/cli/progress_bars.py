@@ -17,8 +17,10 @@ _SHORTEST = 0.01  # seconds; units that come all at once have no speed
 
 
 def duration(seconds: float) -> str:
-    """``75`` -> ``1m15s``."""
+    """``75`` -> ``1m15s``; from ten days on only days."""
     whole = max(0, round(seconds))
+    if whole >= 10 * 86400:
+        return f"{round(whole / 86400):,} days"
     if whole < 60:
         return f"{whole}s"
     if whole < 3600:

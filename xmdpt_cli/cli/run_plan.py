@@ -79,7 +79,7 @@ def amount(config: RunConfig, pairs: int) -> str:
     if not config.batch_size:
         return f"{counted(config.steps, 'step')}, batches as large as fit"
     epochs = config.steps * config.batch_size / pairs
-    return f"{counted(config.steps, 'step')} of {config.batch_size} ({epochs:.1f} epochs)"
+    return f"{counted(config.steps, 'step')} of {config.batch_size} ({epochs:,.1f} epochs)"
 
 
 def print_result(talk: Talk, done: TrainResult, out: Path, verb: str, steps: int) -> None:

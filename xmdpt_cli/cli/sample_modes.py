@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 from xmdpt_cli.cli.console import Talk, warn_if_busy
 from xmdpt_cli.cli.next_command import evaluate_command
 from xmdpt_cli.cli.options import pick_device
 from xmdpt_cli.cli.sample_options import SampleOptions
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.progress import say_resuming
+from xmdpt_cli.toy import pretrained
 from xmdpt_cli.utils.counts import counted
 
-TOY = " by a TOY model, which does not predict real results"
+TOY = " by a TOY model, which says nothing about results on photographs"
 
 
 def sample_pairs(chosen: SampleOptions, *, default: bool) -> None:
@@ -75,7 +80,7 @@ def sample_own(chosen: SampleOptions) -> None:
     options = chosen.input_options()
     pipe = chosen.pipeline()
     config = pipe.sampling_config(**chosen.sampling())
-    with pipe.encoders.naming_all_missing():
+    with _toy_hint(chosen.model), pipe.encoders.naming_all_missing():
         views = read_views(pipe, chosen.source, chosen.source_keypoints or None, options)
         poses, left_out = read_pose_files(pipe, chosen.pose, options, views[0].size, talk.warn)
     notes = notes_of(views, poses)
@@ -107,6 +112,23 @@ def sample_own(chosen: SampleOptions) -> None:
     if chosen.animate is not None:
         text += f"\nanimation: {chosen.animate}"
     talk.result({"out": str(out), **record, "files": files, "left_out": left_out}, text=text)
+
+
+@contextmanager
+def _toy_hint(model: str | None) -> Iterator[None]:
+    """Where keypoints are missing: they are not worth getting for the toy model of the package."""
+    from xmdpt_cli.sampling.user_inputs import NoOpenPoseError
+
+    try:
+        yield
+    except NoOpenPoseError as err:
+        if model is None or Path(model) != pretrained.FOLDER:
+            raise
+        hint = (
+            f"{pretrained.TITLE} knows synthetic people only: for photographs use a published "
+            "checkpoint (docs/published-checkpoints.md), or a model that you trained"
+        )
+        raise XmdptError(err.message, f"{hint}\n{err.hint}") from err
 
 
 def sample_list(chosen: SampleOptions) -> None:

@@ -36,13 +36,14 @@ from xmdpt_cli.cli.workspace import run_folder
 from xmdpt_cli.cli.workspace_defaults import training_data
 from xmdpt_cli.config import complete_preset, resolve
 from xmdpt_cli.training.config import TrainConfig
+from xmdpt_cli.training.config_notes import departures
 
 
 @panels(
     {
         "Run": "data data-cache out preset config force dry-run seed",
         "Model": "size resolution source-encoder pose-encoder conditioning condition-parts "
-        "aggregation predictor mask-ratio mask-span backbone decode-layers positions qk-norm",
+        "aggregation predictor mask-ratio mask-span backbone decode-layers patch positions qk-norm",
         "Loss": "prediction schedule loss-weighting masked-noise repa-weight repa-layer "
         "repa-projector repa-norm repa-until attention-flow-weight attention-flow-joints "
         "attention-flow-layers contrastive-weight model-guidance timestep-sampling timestep-power "
@@ -72,7 +73,10 @@ def train(
         ),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="TOML file with a [train] table of settings.")
+        Path | None,
+        typer.Option(
+            help='TOML file with a [train] table of settings; base = "PRESET" above it inherits.'
+        ),
     ] = None,
     vae: TrainingVae = None,
     dino_source: OnlineDinoSource = None,
@@ -110,8 +114,8 @@ def train(
         f"training size {recipe.size}, conditioning {recipe.conditioning}, "
         f"{pairs_of(dataset)}, {amount(recipe, len(dataset))}"
     )
-    if recipe.conditioning == "tokens":
-        talk.say("conditioning 'tokens' is our extension: it departs from the paper")
+    if found := departures(recipe):
+        talk.say(f"this departs from the paper: {', '.join(found)}")
     decode = None
     if recipe.validate_every:
         decode = decoder_of(dataset, data, vae, talk, pick_device(device))

@@ -85,7 +85,8 @@ def ui(
     with listener:
         from xmdpt_cli.sampling.pipeline import XMDPTPipeline
 
-        talk.say(f"loading {model}")
+        name = pretrained.TITLE if Path(model) == pretrained.FOLDER else str(model)
+        talk.say(f"loading {name}")
         pipe = XMDPTPipeline.from_pretrained(
             model,
             device=pick_device(device),
@@ -113,7 +114,7 @@ def ui(
         try:
             serve(
                 pipe,
-                str(model),
+                name,
                 listener,
                 browser=browser,
                 host=host,

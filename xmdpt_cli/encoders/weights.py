@@ -151,7 +151,8 @@ def find(source: str | Path, *, what: str, stem: str, revision: str | None, hint
 def reason(err: Exception) -> str:
     """The first sentence of another library's error."""
     lines = str(err).strip().splitlines()
-    return lines[0].split(". ")[0].rstrip(".") if lines else type(err).__name__
+    first = lines[0].split(". ")[0].rstrip(".") if lines else type(err).__name__
+    return first.removeprefix("Got: ")  # as huggingface_hub starts errors of the connection
 
 
 def _in_folder(path: Path, what: str, stem: str, hint: str) -> Origin:

@@ -22,7 +22,9 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 
 def png_text(metadata: Mapping[str, Any]) -> dict[str, str]:
     """Text chunks of a generated image: standard keywords, and its metadata as JSON."""
-    toy = " (toy model: says nothing of real results)" if metadata.get("toy") else ""
+    toy = (
+        " (toy model: it says nothing about results on photographs)" if metadata.get("toy") else ""
+    )
     software, source, own = GENERATED
     return {
         software: f"xmdpt {__version__}",

@@ -80,7 +80,10 @@ def save_sheet(
     columns: Sequence[str],
     metadata: Mapping[str, Any],
 ) -> None:
-    """Write the contact sheet of a folder. Images are uint8 (H, W, 3), one for each column."""
+    """Write the contact sheet of a folder. Images are uint8 (H, W, 3), one for each column; the
+    column "generated" is "TOY output" where ``metadata`` names a toy model."""
+    if metadata.get("toy"):
+        columns = ["TOY output" if name == "generated" else name for name in columns]
     sheet = contact_sheet(rows, columns, blocks=2 if len(rows) > 4 else 1)
     with writing(out / SHEET):
         save_bytes(out / SHEET, fast_png_bytes(sheet, png_text(metadata)))

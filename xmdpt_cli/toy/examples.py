@@ -25,7 +25,7 @@ from xmdpt_cli.toy.people.views import View, render_view, views_of
 
 INPUTS = "inputs"  # subfolder of the sources and the poses
 HEIGHT = 256  # of the sources, pixels
-COLUMNS = ("source", "pose", "ground truth", "TOY output")
+COLUMNS = ("source", "pose", "ground truth", "generated")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from xmdpt_cli.errors import XmdptError
 
 FOLDER = Path(__file__).with_name("model")
 NAME = "toy"  # on the command line, and of its folder of samples
+TITLE = "the toy model of the package"  # in messages and on the page
 
 
 def is_available() -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from xmdpt_cli.config import at_least, option
 from xmdpt_cli.errors import ConfigError
+from xmdpt_cli.training.config_notes import without_effect
 from xmdpt_cli.training.loss_config import LossConfig, check_loss
 from xmdpt_cli.training.run_config import RunConfig, positive
 
@@ -32,7 +33,8 @@ class ModelConfig:
         choices=("vector", "tokens"),
     )
     condition_parts: str = option(
-        "local+global+pose", "Parts of the condition vector (vL, vG, vP), joined by + (Table 2e)."
+        "local+global+pose",
+        "Parts of the condition vector, joined by +: local (vL), global (vG), pose (vP); Table 2e.",
     )
     aggregation: str = option(
         "add",
@@ -97,6 +99,9 @@ class TrainConfig(RunConfig, LossConfig, ModelConfig):  # the last one's fields 
                 f"mask_ratio {self.mask_ratio} hides nothing from predictor {self.predictor!r}",
                 "--predictor none trains without the masked pass",
             )
+
+    def doubts(self, start: str = "its random initial values") -> list[str]:
+        return [*super().doubts(start), *without_effect(self)]
 
     @property
     def needs_joints(self) -> bool:

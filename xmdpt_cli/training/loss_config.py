@@ -53,29 +53,35 @@ class LossConfig:
     )
     attention_flow_weight: float = option(
         0.0,
-        "Weight of the loss on the source warped by attention, of conditioning tokens; 0: off, "
-        "Leffa: 1e-3.",
+        "Weight of the loss on the source warped by attention (needs --conditioning tokens); "
+        "0: off, Leffa: 1e-3.",
     )
     attention_flow_joints: float = option(
-        0.0, "Weight of the loss on where attention leads from the target's keypoints; 0: off."
+        0.0,
+        "Weight of the loss on where attention leads from the target's keypoints (needs "
+        "--conditioning tokens); 0: off.",
     )
     attention_flow_layers: int = option(
-        0, "Number of last blocks before the predictor with these losses; 0: half of them."
+        0,
+        "Number of blocks with attention-flow losses, counted back from the predictor; 0: half.",
     )
     contrastive_weight: float = option(
-        0.0, "Weight of the distance to another sample's target; 0: off, the method's paper: 0.05."
+        0.0,
+        "Weight of the subtracted distance to another sample's target; 0: off, contrastive flow "
+        "matching: 0.05.",
     )
     model_guidance: float = option(
         0.0,
-        "Scale w of model guidance, for sampling without guidance; 0: off, 0.5: as guidance 2.",
+        "Scale w of model guidance: the model learns what guidance 1 / (1 - w) would give; 0: off.",
     )
     timestep_sampling: str = option(
         "power",
-        "Distribution of the timesteps; power: u^p, logit-normal: more in the middle (SD3).",
+        "Distribution of the timesteps; power: T u^p, logit-normal: more in the middle (SD3).",
         choices=("power", "logit-normal"),
     )
     timestep_power: float = option(
-        1.0, "Power p of the timestep sampling t = T u^p; below 1: more noisy timesteps."
+        1.0,
+        "Power p of the timestep sampling t = T u^p (u uniform); below 1: more noisy timesteps.",
     )
     logit_mean: float = option(
         0.0, "Mean of logit(t / T) in logit-normal timestep sampling; above 0: more noisy ones."
