@@ -43,7 +43,7 @@ class NoOpenPoseError(XmdptError):
     def __init__(self, image: str, reason: XmdptError, instead: str) -> None:
         super().__init__(
             f"{image}: the keypoints of the person are not known; {reason.message}",
-            f"give keypoints ({instead})\nor {reason.hint}",
+            f"give keypoints ({instead}), or {reason.hint}",
         )
         self.image, self.reason, self.instead = image, reason, instead
 
