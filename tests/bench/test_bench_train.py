@@ -93,7 +93,7 @@ def test_the_online_step_runs_the_encoders_before_the_same_step() -> None:
 
 
 def test_report_of_two_sizes() -> None:
-    sizes = ["tiny", "S"]
+    sizes = ["tiny", "mini"]
     report = measure_training(sizes, CPU, torch.float32, 1, pixels=64, compiled=False, rounds=2)
     published, xmdpt, other, _ = report.rows
     assert other.speedup == {}  # the first row of another size
