@@ -202,7 +202,7 @@ def test_ablations(
     # a run that was trained on another dataset is not taken for one on this
     run = out / "base-seed0/run.json"
     run.write_text(json.dumps({**json.loads(run.read_text()), "data": ["0" * 64]}))
-    with pytest.raises(SystemExit, match="base-seed0: .*holds another run; .*data: another"):
+    with pytest.raises(SystemExit, match=r"base-seed0: .*holds another run; .*data: another"):
         ablations.main([*given, "--rows", "no-warmup"])
 
 

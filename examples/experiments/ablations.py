@@ -300,7 +300,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=at_least_one, help="steps of the base's run [the base's]")
     parser.add_argument("--equal", choices=("compute", "steps", "both"), default="compute")
     parser.add_argument("--rows", nargs="+", help="names of files without .toml [all]")
-    parser.add_argument("--curve", type=at_least_one, default=0, help="points of a run to measure [the end]")
+    parser.add_argument(
+        "--curve", type=at_least_one, default=0, help="points of a run to measure [the end]"
+    )
     parser.add_argument("--limit", type=at_least_one, help="number of held-out pairs [all]")
     args = parser.parse_args(arguments)
     try:

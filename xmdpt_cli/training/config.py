@@ -123,8 +123,8 @@ class TrainConfig(RunConfig, LossConfig, ModelConfig):  # the last one's fields 
         found = super().doubts(start)
         if self.model_guidance and self.guidance not in (1.0, _GUIDANCE):
             found.append(
-                f"--guidance {self.guidance:g} is not used: with --model-guidance the model samples "
-                "with guidance 1"
+                f"--guidance {self.guidance:g} is not used: with --model-guidance the model "
+                "samples with guidance 1"
             )
         return found
 
