@@ -46,7 +46,7 @@ from safetensors.torch import load_file
 
 from xmdpt_cli.config import differing, layers, resolve
 from xmdpt_cli.errors import ConfigError, XmdptError
-from xmdpt_cli.files import only_process, write_text
+from xmdpt_cli.files import only_process, write_text, writing
 from xmdpt_cli.training.checkpoint import EMA, step_of, steps_in
 from xmdpt_cli.training.config import TrainConfig
 from xmdpt_cli.training.estimate import pair_flops
@@ -306,7 +306,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--limit", type=at_least_one, help="number of held-out pairs [all]")
     args = parser.parse_args(arguments)
     try:
-        args.out.mkdir(parents=True, exist_ok=True)
+        with writing(args.out):
+            args.out.mkdir(parents=True, exist_ok=True)
         campaign = Campaign(args)
         errors = run_all(campaign)
     except KeyboardInterrupt:

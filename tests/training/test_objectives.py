@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_data import CONFIG
+from small_data import CONFIG, logged
 from small_data import weights as weights_of
 from torch import Tensor
 
@@ -113,6 +113,9 @@ def test_repa_ends_after_its_share_of_the_steps(data: Path, tmp_path: Path) -> N
     assert weights == [0.5, 0.5, 0.0, 0.0]
     assert [gradient > 0 for gradient in gradients] == [True, True, False, False]
     train(config, data, tmp_path / "whole")
+    first = logged(tmp_path / "whole")[0]  # the loss and its terms
+    parts = sum(first[name] for name in ("mse", "vb", "masked_mse", "masked_vb"))
+    assert first["loss"] == pytest.approx(parts + 0.5 * (1 - first["repa"]), rel=1e-5)
     for part in (1, 3, 4):
         again = Trainer(TrainTask(config, PairDataset(data)))
         again.resume(tmp_path / "parts")

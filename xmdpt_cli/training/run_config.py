@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from xmdpt_cli.config import at_least, check_choices, option
+from xmdpt_cli.config import LARGEST, at_least, check_choices, option
 from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.utils.counts import counted
 
-MOST_SEED = 2**63 - 1  # of NumPy's and PyTorch's generators both
 MUCH_OF_THE_START = 0.05  # the published recipes leave e^-30
 
 
@@ -84,8 +83,8 @@ class RunConfig:
         at_least(self, 1, "keep_checkpoints", "validation_pairs")
         at_least(self, 0, "batch_size", "warmup_steps", "weight_decay", "seed", "keep_every")
         at_least(self, 0, "validate_every", "max_grad_norm")
-        if self.seed > MOST_SEED:
-            raise ConfigError(f"seed is at most {MOST_SEED}, not {self.seed}")
+        if self.seed > LARGEST:  # torch's and NumPy's generators take it
+            raise ConfigError(f"seed is at most {LARGEST}, not {self.seed}")
         positive(self, "learning_rate")
         share(self, "ema")
 
