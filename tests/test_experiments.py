@@ -192,6 +192,19 @@ def test_ablations(
         assert ET.parse(out / f"{name}.svg").getroot().tag.endswith("svg")
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
+    # another number of pairs: measured again, not trained again; another title: neither
+    ablation(folder, "no-warmup", "a new title", "warmup_steps = 0")
+    ablations.main([*given, "--rows", "no-warmup", "--limit", "1"])
+    other, retitled = json.loads((out / "records.json").read_text())
+    assert other["scores"]["psnr"] != base["scores"]["psnr"]
+    assert other["steps_per_second"] == 0
+    assert retitled["title"] == "a new title"
+    # a run that was trained on another dataset is not taken for one on this
+    run = out / "base-seed0/run.json"
+    run.write_text(json.dumps({**json.loads(run.read_text()), "data": ["0" * 64]}))
+    with pytest.raises(SystemExit, match=r"base-seed0: .*holds another run; .*data: another"):
+        ablations.main([*given, "--rows", "no-warmup"])
+
 
 def test_ablations_at_equal_steps_and_equal_compute(
     prepared: Prepared,
@@ -229,8 +242,13 @@ def test_ablations_at_equal_steps_and_equal_compute(
     assert (record["steps"], record["scores"]["psnr"]) == compute["costly"]
 
     ablation(folder, "ends", "HASTE", "repa_weight = 0.5\nrepa_layer = 2\nrepa_until = 0.5")
-    with pytest.raises(ConfigError, match="a step of ends does depends on the number of steps"):
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
         ablations.main([*given, "--equal", "both"])
+    shown = capsys.readouterr().err
+    assert "error: what a step of ends does depends on the number of steps" in shown
+    assert "hint: --equal steps or --equal compute" in shown
+    assert ended.value.code == 2
 
 
 def test_a_folder_of_ablations_has_one_base(tmp_path: Path) -> None:
@@ -239,6 +257,9 @@ def test_a_folder_of_ablations_has_one_base(tmp_path: Path) -> None:
     assert [row.title for row in ablations.read_rows(tmp_path)] == ["demo/tokens-64", "a"]
     (tmp_path / "b.toml").write_text('# b\nbase = "demo/paper-64"\n[train]\n')
     with pytest.raises(ConfigError, match=r"one base, not demo/tokens-64 .*, demo/paper-64"):
+        ablations.read_rows(tmp_path)
+    (tmp_path / "b.toml").write_text("")
+    with pytest.raises(ConfigError, match=r"b\.toml needs a comment in its first line"):
         ablations.read_rows(tmp_path)
     (tmp_path / "b.toml").write_text("# b\n[train]\n")
     with pytest.raises(ConfigError, match=r"b\.toml needs .* a base"):

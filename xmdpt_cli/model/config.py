@@ -113,7 +113,10 @@ def check_blocks(encoder_depth: int, backbone: str, repa_layer: int) -> None:
             f"must be even, not {encoder_depth}"
         )
     if not 0 < repa_layer <= encoder_depth:
-        raise ConfigError(f"repa_layer lies between 1 and {encoder_depth}")
+        raise ConfigError(
+            f"repa_layer lies between 1 and {encoder_depth}, the number of blocks before the "
+            f"predictor, not {repa_layer}"
+        )
 
 
 def check_rotary(positions: str, features: int) -> None:

@@ -63,7 +63,9 @@ class LossConfig:
         0, "Number of last blocks before the predictor with these losses; 0: half of them."
     )
     contrastive_weight: float = option(
-        0.0, "Weight of the distance to another sample's target; 0: off, the method's paper: 0.05."
+        0.0,
+        "Weight of the distance to another target of the micro batch; 0: off, the method's paper: "
+        "0.05.",
     )
     model_guidance: float = option(
         0.0,

@@ -194,13 +194,15 @@ def _other_tables(before: RunRecord, now: dict[str, Any]) -> str:
 
 def _forced(out: Path, differs: dict[str, str], force: bool) -> dict[str, str]:
     """The record of a forced change; XmdptError if it is not forced or cannot be."""
-    fixed = sorted(set(differs) - FORCEABLE)
+    fixed = {name for name in differs if name not in FORCEABLE}
+    if "repa_weight" in differs and "0.0" in differs["repa_weight"].split(" -> "):
+        fixed.add("repa_weight")  # without REPA the model has no projector
     if fixed or not force:
         hint = "choose another --out, or give the same settings to resume"
         if not fixed:
             hint += ", or --force to resume with these"
         elif force:
-            hint = f"--force cannot change {', '.join(fixed)}: choose another --out"
+            hint = f"--force cannot change {', '.join(sorted(fixed))}: choose another --out"
         raise other_run(out, "run", differs, hint)
     return {"from": (out / "checkpoints" / "latest").read_text(errors="replace"), **differs}
 
