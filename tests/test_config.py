@@ -46,11 +46,18 @@ def test_flag_over_file_over_preset_over_default(tmp_path: Path) -> None:
         ("[train]\nlearning_rate = 0\n", "learning_rate"),
         ("[train]\nsteps = 0\n", "steps"),
         ("[train]\nema = 1.0\n", "ema"),
+        (f"[train]\nsteps = {10**400}\n", "steps must be at most 9223372036854775807"),
+        (f"[train]\nema = {10**400}\n", "ema must be at most 9223372036854775807"),
     ],
 )
 def test_errors_in_a_file_are_named(tmp_path: Path, text: str, named: str) -> None:
     with pytest.raises(ConfigError, match=named):
         resolve(TrainConfig, "train", {}, file=write(tmp_path / "a.toml", text))
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text("[train]\nsteps = 3\n", encoding="utf-8-sig")
+    assert resolve(TrainConfig, "train", {}, file=tmp_path / "a.toml").steps == 3
 
 
 @pytest.mark.parametrize(

@@ -192,6 +192,19 @@ def test_ablations(
         assert ET.parse(out / f"{name}.svg").getroot().tag.endswith("svg")
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
+    # another number of pairs: measured again, not trained again; another title: neither
+    ablation(folder, "no-warmup", "a new title", "warmup_steps = 0")
+    ablations.main([*given, "--rows", "no-warmup", "--limit", "1"])
+    other, retitled = json.loads((out / "records.json").read_text())
+    assert other["scores"]["psnr"] != base["scores"]["psnr"]
+    assert other["steps_per_second"] == 0
+    assert retitled["title"] == "a new title"
+    # a run that was trained on another dataset is not taken for one on this
+    run = out / "base-seed0/run.json"
+    run.write_text(json.dumps({**json.loads(run.read_text()), "data": ["0" * 64]}))
+    with pytest.raises(SystemExit, match=r"base-seed0: .*holds another run; .*data: another"):
+        ablations.main([*given, "--rows", "no-warmup"])
+
 
 def test_ablations_at_equal_steps_and_equal_compute(
     prepared: Prepared,
@@ -231,15 +244,17 @@ def test_ablations_at_equal_steps_and_equal_compute(
     assert (record["steps"], record["scores"]["psnr"]) == compute["costly"]
 
     ablation(folder, "ends", "HASTE", "repa_weight = 0.5\nrepa_layer = 2\nrepa_until = 0.5")
-    for more, error in (
-        (["--equal", "both"], "a step of ends does depends on the number of steps"),
-        (["--rows", "costlier"], "rows: costlier\nhint: its rows are base, cheap, costly, ends"),
-        (["--data", str(tmp_path)], f"error: {tmp_path} holds no prepared dataset"),
+    capsys.readouterr()
+    both = "error: what a step of ends does depends on the number of steps"
+    for code, more, error in (
+        (2, ["--equal", "both"], f"{both}\nhint: --equal steps or --equal compute"),
+        (2, ["--rows", "costlier"], "rows: costlier\nhint: its rows are base, cheap, costly, ends"),
+        (1, ["--data", str(tmp_path)], f"error: {tmp_path} holds no prepared dataset"),
     ):
-        with pytest.raises(SystemExit) as stopped:
+        with pytest.raises(SystemExit) as ended:
             ablations.main([*given, *more])
-        assert stopped.value.code == 2
         assert error in capsys.readouterr().err
+        assert ended.value.code == code
 
 
 def test_a_folder_of_ablations_has_one_base(tmp_path: Path) -> None:
@@ -250,6 +265,9 @@ def test_a_folder_of_ablations_has_one_base(tmp_path: Path) -> None:
     assert [row.title for row in ablations.read_rows(tmp_path)] == ["demo/tokens-64", "a"]
     (tmp_path / "b.toml").write_text('# b\nbase = "demo/paper-64"\n[train]\n')
     with pytest.raises(ConfigError, match=r"one base, not demo/tokens-64 .*, demo/paper-64"):
+        ablations.read_rows(tmp_path)
+    (tmp_path / "b.toml").write_text("")
+    with pytest.raises(ConfigError, match=r"b\.toml needs a comment in its first line"):
         ablations.read_rows(tmp_path)
     (tmp_path / "b.toml").write_text("# b\n[train]\n")
     with pytest.raises(ConfigError, match=r"b\.toml needs .* a base"):

@@ -27,6 +27,7 @@ else:
 T = TypeVar("T")
 
 LIMIT = 2**20  # characters of a configuration file
+LARGEST = 2**63 - 1  # integer
 _TYPES = {"int": "an integer", "float": "a number", "str": "a string", "bool": "true or false"}
 
 
@@ -194,7 +195,7 @@ def preset_text(name: str) -> str:
 def read_toml(file: Path) -> str:
     """The text of a configuration file. Raises ConfigError."""
     try:
-        with open(file, encoding="utf-8") as stream:
+        with open(file, encoding="utf-8-sig") as stream:  # some editors begin it with a mark
             text = stream.read(LIMIT + 1)
     except OSError as err:
         hint = "xmdpt presets lists recipes to start from: xmdpt presets paper/S-256"
@@ -254,6 +255,8 @@ def _typed(kind: type[Any], name: str, value: Any, where: str) -> Any:
     if words and isinstance(value, str):
         return _parsed(kind, name, value, where)
     wanted = _type(kind, name)
+    if type(value) is int and abs(value) > LARGEST:
+        raise ConfigError(f"{where} must be at most {LARGEST}")
     if wanted == "float" and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value).__name__ != wanted:

@@ -36,6 +36,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,11 +46,12 @@ from safetensors.torch import load_file
 
 from xmdpt_cli.config import differing, layers, resolve
 from xmdpt_cli.errors import ConfigError, XmdptError
-from xmdpt_cli.files import only_process, write_text
+from xmdpt_cli.files import only_process, write_text, writing
 from xmdpt_cli.training.checkpoint import EMA, step_of, steps_in
 from xmdpt_cli.training.config import TrainConfig
 from xmdpt_cli.training.estimate import pair_flops
 from xmdpt_cli.training.loop import train, training_pairs
+from xmdpt_cli.training.run_folder import read_run
 from xmdpt_cli.training.task import TrainTask
 from xmdpt_cli.utils import records
 
@@ -71,7 +73,7 @@ def read_rows(folder: Path) -> list[Row]:
     rows, bases = [], {}
     for file in sorted(folder.glob("*.toml")):
         found = layers(TrainConfig, "train", file=file)
-        title = file.read_text(encoding="utf-8").splitlines()[0]
+        title = file.read_text(encoding="utf-8").partition("\n")[0]
         if len(found) < 2 or not title.startswith("#"):
             raise ConfigError(f"{file} needs a comment in its first line and a base")
         bases[found[-2].where] = file
@@ -108,6 +110,12 @@ class Campaign:
         self.seeds = args.seed
         if self.equal == "both":
             self._make_constant()
+
+    @cached_property
+    def shards(self) -> list[str]:
+        """The sha256 of the dataset's shards, as a run's folder records them."""
+        manifest = training_pairs(self.data, self.out).manifest
+        return [shard["sha256"] for shard in manifest["shards"]]
 
     def _make_constant(self) -> None:
         """Make a run of each row what it is after any number of steps. Raises ConfigError."""
@@ -175,6 +183,9 @@ class Campaign:
         found: Record = json.loads(file.read_text(encoding="utf-8"))
         config = self.config(row, seed)
         same = found["settings"] == settings_of(config) and found["steps"] == config.steps
+        same = same and found.get("limit", self.limit) == self.limit
+        run = read_run(file.parent)
+        same = same and run is not None and run["data"] == self.shards
         measured = {point["steps"] for point in found["curve"]} | {found["steps"]}
         return found if same and measured >= set(self.lengths(row).values()) else None
 
@@ -192,6 +203,7 @@ class Campaign:
             "steps": config.steps,
             "flops": flops,
             "settings": settings_of(config),
+            "limit": self.limit,
             "steps_per_second": done.steps_per_second,
             "scores": _scores(held_out),
         }
@@ -215,7 +227,11 @@ class Campaign:
     def report(self) -> None:
         """Write what is measured so far."""
         runs = [(row, self.record(row, seed)) for row in self.rows for seed in self.seeds]
-        done = [(record, self.lengths(row)) for row, record in runs if record is not None]
+        done = [  # the title may have changed since
+            (record | {"title": row.title}, self.lengths(row))
+            for row, record in runs
+            if record is not None
+        ]
         with only_process(self.out, ".report.lock", wait=True):
             for folder, equal in self.reports().items():
                 read = [
@@ -263,13 +279,22 @@ def run_all(campaign: Campaign) -> list[str]:
                 except XmdptError:
                     continue  # another process has it
                 try:
-                    campaign.run(row, seed)
+                    if campaign.record(row, seed) is None:  # it may just have been measured
+                        campaign.run(row, seed)
                 except XmdptError as err:  # for example a loss that is not finite: the others go on
                     errors.append(f"{name}: {err.message}")
                     print(f"error: {errors[-1]}", flush=True)
             campaign.report()
     campaign.report()
     return errors
+
+
+def at_least_one(text: str) -> int:
+    """An integer from 1, for argparse."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
+    return number
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -282,7 +307,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--seed", type=int, nargs="+", default=[0, 1, 2], help="seeds of each row [0 1 2]"
     )
-    parser.add_argument("--steps", type=int, help="steps of the base's run [the base's]")
+    parser.add_argument("--steps", type=at_least_one, help="steps of the base's run [the base's]")
     parser.add_argument(
         "--equal",
         choices=("compute", "steps", "both"),
@@ -290,19 +315,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="what all rows have in common [compute]",
     )
     parser.add_argument("--rows", nargs="+", help="names of files without .toml [all]")
-    parser.add_argument("--curve", type=int, default=0, help="points of a run to measure [the end]")
-    parser.add_argument("--limit", type=int, help="number of held-out pairs [all]")
+    parser.add_argument(
+        "--curve", type=at_least_one, default=0, help="points of a run to measure [the end]"
+    )
+    parser.add_argument("--limit", type=at_least_one, help="number of held-out pairs [all]")
     args = parser.parse_args(arguments)
-    args.out.mkdir(parents=True, exist_ok=True)
     try:
+        with writing(args.out):
+            args.out.mkdir(parents=True, exist_ok=True)
         campaign = Campaign(args)
         training_pairs(args.data, args.out)  # a dataset that cannot be read fails here, once
         errors = run_all(campaign)
-    except XmdptError as err:
-        parser.exit(2, f"error: {err.message}\n" + (f"hint: {err.hint}\n" if err.hint else ""))
     except KeyboardInterrupt:
         print("interrupted: the same command continues", file=sys.stderr)
         raise SystemExit(130) from None
+    except XmdptError as err:
+        hint = f"\nhint: {err.hint}" if err.hint else ""
+        print(f"error: {err.message}{hint}", file=sys.stderr)
+        raise SystemExit(err.exit_code) from None
     print(campaign.tables())
     if errors:
         raise SystemExit("\n".join(errors))

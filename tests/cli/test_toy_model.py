@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from small_data import make_data
 from toy_models import make_encoders, make_model
 
 from xmdpt_cli.cli.app import run
@@ -272,3 +273,11 @@ def test_examples_are_complete_people_and_their_own_poses() -> None:
         for view in (example.source, example.target):  # neck to ankles are in the image
             assert np.isfinite(render_view(view).keypoints[1:14]).all()
     assert len({e.source.person for e in examples}) == 3
+
+
+def test_training_starts_from_the_toy_model_where_its_name_is_given(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    data = str(make_data(tmp_path))
+    error = refused(capsys, "train", "--data", data, "--init-from", "toy", "--dry-run")
+    assert f"cannot start from {pretrained.folder()}, which is another model" in error

@@ -310,6 +310,17 @@ def test_a_dry_run_shows_settings_time_and_memory(
     ]
 
 
+def test_a_dry_run_refuses_what_the_training_would(
+    work: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    plan = ["train", "--data", str(work / "data"), "--out", str(tmp_path / "no"), "--dry-run"]
+    plan += ["--size", "tiny", "--batch-size", "4"]
+    assert run([*plan, "--accumulate", "3"]) == 2
+    assert "a batch of 4 cannot be cut into 1 processes x 3 parts" in capsys.readouterr().err
+    assert run([*plan, "--accumulate", "4", "--contrastive-weight", "0.05"]) == 2
+    assert "compares the pairs of a micro batch" in capsys.readouterr().err
+
+
 @pytest.mark.usefixtures("short_estimates")
 def test_a_plan_shows_the_amount_of_training(work: Path, tmp_path: Path, capsys: Capture) -> None:
     plan = ["train", "--data", work / "data", "--out", tmp_path / "no", "--size", "tiny"]

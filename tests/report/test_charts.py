@@ -7,6 +7,7 @@ import re
 from importlib import resources
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from bench_reports import sampling_report
 from PIL import Image
@@ -32,6 +33,19 @@ def test_ticks_that_would_overlap_are_replaced() -> None:
     svg = line_chart([Line("a", points)], "", "", "").svg()
     assert ">0.26<" not in svg
     assert ">0.5<" in svg
+
+
+def test_an_interval_chart_shows_intervals_whole_unless_they_are_far_wider_than_its_dots() -> None:
+    narrow = [Estimate("a", 0.1, (-0.1, 0.3)), Estimate("b", -0.1, (-0.2, 0.0))]
+    wide = [*narrow, Estimate("c", 0.05, (-9.0, 9.0))]
+    for rows, ends in ((narrow, (-0.2, 0.3)), (wide, (-0.7, 0.7))):
+        axes = interval_chart(rows, "difference", "title").axes
+        assert axes.get_xlim() == pytest.approx(ends)
+        lines = [line.get_xdata() for line in axes.lines if line.get_linewidth() == 2]
+        assert len(lines) == len(rows)
+        for row, line in zip(rows, lines, strict=True):
+            assert row.interval is not None
+            assert line == pytest.approx(np.clip(row.interval, *ends))
 
 
 def test_an_interval_chart_marks_each_row_at_its_value() -> None:

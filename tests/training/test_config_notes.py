@@ -32,10 +32,6 @@ from xmdpt_cli.training.config_notes import departures, without_effect
             {"predictor": "none", "mask_ratio": 0.5},
             "mask_ratio has no effect: predictor is none",
         ),
-        (
-            {"model_guidance": 0.2, "guidance": 1.25},
-            "guidance has no effect: model_guidance is 0.2",
-        ),
     ],
 )
 def test_settings_that_another_one_switches_off_are_named(

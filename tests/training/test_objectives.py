@@ -4,12 +4,13 @@ the end of REPA."""
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from small_data import CONFIG
+from small_data import CONFIG, logged
 from small_data import weights as weights_of
 from torch import Tensor
 
@@ -112,6 +113,9 @@ def test_repa_ends_after_its_share_of_the_steps(data: Path, tmp_path: Path) -> N
     assert weights == [0.5, 0.5, 0.0, 0.0]
     assert [gradient > 0 for gradient in gradients] == [True, True, False, False]
     train(config, data, tmp_path / "whole")
+    first = logged(tmp_path / "whole")[0]  # the loss and its terms
+    parts = sum(first[name] for name in ("mse", "vb", "masked_mse", "masked_vb"))
+    assert first["loss"] == pytest.approx(parts + 0.5 * (1 - first["repa"]), rel=1e-5)
     for part in (1, 3, 4):
         again = Trainer(TrainTask(config, PairDataset(data)))
         again.resume(tmp_path / "parts")
@@ -143,3 +147,24 @@ def test_values_that_do_not_work_are_refused(data: Path) -> None:
     with pytest.raises(ConfigError, match="without conditions") as caught:
         TrainConfig(model_guidance=0.5, cond_drop_prob=0.0)
     assert caught.value.hint == "--cond-drop-prob 0.1"
+    for name in ("learning_rate", "timestep_power", "logit_std", "power"):
+        with pytest.raises(ConfigError, match=f"{name} must be positive and finite, not inf"):
+            TrainConfig(**{name: math.inf})
+    for value in (math.nan, math.inf):
+        with pytest.raises(ConfigError, match=f"guidance is a number, not {value}"):
+            TrainConfig(guidance=value)
+    with pytest.raises(ConfigError, match="seed is at most 9223372036854775807"):
+        TrainConfig(seed=2**63)
+    with pytest.raises(ConfigError, match="hides all 16 tokens"):
+        trainer(data, predictor="self", mask_ratio=0.9, mask_span=0.05)
+
+
+def test_settings_without_effect_are_named() -> None:
+    settings = {"steps": 10, "ema_warmup": True}
+    assert TrainConfig(**settings, warmup_steps=10).doubts() == []
+    (doubt,) = TrainConfig(**settings, warmup_steps=40).doubts()
+    assert "the learning rate ends at 25% of 0.0001" in doubt
+    for guidance in (1.0, 2.0):  # 2 is the default
+        assert TrainConfig(**settings, model_guidance=0.5, guidance=guidance).doubts() == []
+    (doubt,) = TrainConfig(**settings, model_guidance=0.5, guidance=3.0).doubts()
+    assert "--guidance 3 is not used" in doubt

@@ -209,6 +209,21 @@ def test_force_allows_some_settings_to_change(data: Path, tmp_path: Path) -> Non
     train(dataclasses.replace(may, steps=5), data, tmp_path / "run")  # now these are its settings
 
 
+def test_force_adds_and_removes_no_repa(data: Path, tmp_path: Path) -> None:
+    """Its projector is part of the model; nothing is written before that is said."""
+    for before, after in ((0.0, 0.5), (0.5, 0.0)):
+        run = tmp_path / str(before)
+        config = dataclasses.replace(CONFIG, steps=2, repa_weight=before, repa_layer=2)
+        train(config, data, run)
+        record = (run / "run.json").read_bytes()
+        other = dataclasses.replace(config, steps=4, repa_weight=after)
+        with pytest.raises(XmdptError, match=f"repa_weight: {before} -> {after}") as caught:
+            train(other, data, run, force=True)
+        assert "cannot change repa_weight" in caught.value.hint
+        assert (run / "run.json").read_bytes() == record
+    train(dataclasses.replace(config, steps=4, repa_weight=0.25), data, run, force=True)
+
+
 def test_weights_of_another_model_are_refused(data: Path, tmp_path: Path) -> None:
     train(CONFIG, data, tmp_path / "run")
     train(dataclasses.replace(CONFIG, conditioning="tokens"), data, tmp_path / "other")

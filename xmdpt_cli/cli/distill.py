@@ -97,8 +97,9 @@ def distill(
         )
     quiet_libraries()
     from xmdpt_cli.distillation.distill import check_out, distill
-    from xmdpt_cli.distillation.task import DistillTask, teacher_name
+    from xmdpt_cli.distillation.task import DistillTask
     from xmdpt_cli.distillation.teacher import load_teacher
+    from xmdpt_cli.sampling.hub import model_name
     from xmdpt_cli.storage.ranks import World
     from xmdpt_cli.training.loop import training_pairs
 
@@ -119,7 +120,7 @@ def distill(
     else:
         aim = "the guidance, to one evaluation per sampling step"
     if dry_run:
-        task = DistillTask(recipe, dataset, teacher, teacher_name(model))
+        task = DistillTask(recipe, dataset, teacher, model_name(model))
         what = [f"distil {aim}, size {size}", f"teacher: {model}{toy}, {_sampling(teacher)}"]
         where = pick_device(device)
         print_plan(talk, task, what, size=size, out=out, device=where, force=force)

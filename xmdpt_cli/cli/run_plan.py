@@ -40,9 +40,11 @@ def print_plan(
     import torch
 
     from xmdpt_cli.storage.ranks import World
+    from xmdpt_cli.training.distributed import Distributed
     from xmdpt_cli.training.estimate import estimate_training
     from xmdpt_cli.training.run_folder import check_run
     from xmdpt_cli.training.task import LARGE
+    from xmdpt_cli.training.trainer import micro_batch
 
     for note in task.notes():
         talk.warn(note)
@@ -50,6 +52,8 @@ def print_plan(
     config, dataset = task.config, task.dataset
     where, world = torch.device(device), World.from_environment().size
     sharded = config.sharding == "fsdp" or (config.sharding == "auto" and size in LARGE)
+    if config.batch_size:  # ConfigError if the batch does not divide
+        micro_batch(config, Distributed(world_size=world, sharding="fsdp" if sharded else "ddp"))
     found = estimate_training(task, out, where, world, sharded and world > 1)
     warn_of_room(talk, found, out, where)
     counts = found.parameters

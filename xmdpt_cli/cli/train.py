@@ -33,7 +33,7 @@ from xmdpt_cli.cli.run_plan import (
     print_result,
 )
 from xmdpt_cli.cli.workspace import run_folder
-from xmdpt_cli.cli.workspace_defaults import training_data
+from xmdpt_cli.cli.workspace_defaults import toy_model, training_data
 from xmdpt_cli.config import complete_preset, resolve
 from xmdpt_cli.training.config import TrainConfig
 from xmdpt_cli.training.config_notes import departures
@@ -41,7 +41,7 @@ from xmdpt_cli.training.config_notes import departures
 
 @panels(
     {
-        "Run": "data data-cache out preset config force dry-run seed",
+        "Run": "data data-cache init-from out preset config force dry-run seed",
         "Model": "size resolution source-encoder pose-encoder conditioning condition-parts "
         "aggregation predictor mask-ratio mask-span backbone decode-layers patch positions qk-norm",
         "Loss": "prediction schedule loss-weighting masked-noise repa-weight repa-layer "
@@ -61,6 +61,13 @@ from xmdpt_cli.training.config_notes import departures
 def train(
     data: DataDir = None,
     data_cache: DataCache = None,
+    init_from: Annotated[
+        str | None,
+        typer.Option(
+            help="Model whose weights a new run starts from: model folder, run, hub id, or toy "
+            "[random weights]."
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Run folder to write or to resume [runs/SIZE or runs/PRESET]."),
@@ -97,6 +104,7 @@ def train(
     quiet_libraries()
     from xmdpt_cli.storage.ranks import World
     from xmdpt_cli.training.loop import train, training_pairs
+    from xmdpt_cli.training.run_folder import find_initial_weights
     from xmdpt_cli.training.task import TrainTask
 
     encoders = encoder_paths(recipe, vae, dino_source, dino_pose)
@@ -105,15 +113,21 @@ def train(
     data = local_copy(talk, data, data_cache)
     warn_if_busy(talk)
     dataset = training_pairs(data, out)
+    if init_from is not None:
+        init_from = toy_model(init_from) or init_from
     if dry_run:
-        task = TrainTask(recipe, dataset)
+        task = TrainTask(recipe, dataset, find_initial_weights(init_from, out))
         where, what = pick_device(device), [f"size {recipe.size}"]
+        if task.initial is not None:
+            what.append(f"initial weights: {task.initial.source}")
         print_plan(talk, task, what, size=recipe.size, out=out, device=where, force=force)
         return
     talk.say(
         f"training size {recipe.size}, conditioning {recipe.conditioning}, "
         f"{pairs_of(dataset)}, {amount(recipe, len(dataset))}"
     )
+    if init_from is not None:
+        talk.say(f"initial weights: {init_from}")
     if found := departures(recipe):
         talk.say(f"this departs from the paper: {', '.join(found)}")
     decode = None
@@ -124,6 +138,7 @@ def train(
             recipe,
             data,
             out,
+            init_from=init_from,
             device=pick_device(device),
             progress=progress,
             warn=talk.warn,

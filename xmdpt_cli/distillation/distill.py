@@ -7,9 +7,10 @@ from pathlib import Path
 from typing_extensions import Unpack
 
 from xmdpt_cli.distillation.config import DistillConfig
-from xmdpt_cli.distillation.task import DistillTask, teacher_name
+from xmdpt_cli.distillation.task import DistillTask
 from xmdpt_cli.distillation.teacher import load_teacher
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.sampling.hub import model_name
 from xmdpt_cli.sampling.sampler import Sampler
 from xmdpt_cli.training.loop import FitOptions, TrainResult, fit, training_pairs
 from xmdpt_cli.training.task import LARGE
@@ -35,7 +36,7 @@ def distill(
     check_out(out, teacher)
     return fit(
         config,
-        lambda: DistillTask(config, training_pairs(data, out), teacher, teacher_name(model)),
+        lambda: DistillTask(config, training_pairs(data, out), teacher, model_name(model)),
         out,
         large=teacher.model.size in LARGE,
         **options,

@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from xmdpt_cli.model import XMDPT
-
-
-def settings_of(model: XMDPT) -> dict[str, Any]:
-    """The arguments that the model was built with."""
-    settings = model._hub_mixin_config
-    assert isinstance(settings, dict)
-    return settings
+from xmdpt_cli.model.config import built_with
 
 
 def build_student(teacher: XMDPT, two_predictions: bool) -> XMDPT:
@@ -22,7 +14,7 @@ def build_student(teacher: XMDPT, two_predictions: bool) -> XMDPT:
     ``two_predictions``: the second half of its output predicts the same as the first, which a
     policy needs, instead of the teacher's variance.
     """
-    settings = settings_of(teacher)  # without the networks that only training needs
+    settings = built_with(teacher)  # without the networks that only training needs
     settings = {**settings, "predictor": "none", "repa_width": 0, "guidance_embed": True}
     student = XMDPT(**settings)
     if student.tdnet.pos_embed.is_meta:

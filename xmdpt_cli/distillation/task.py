@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,11 +20,12 @@ from xmdpt_cli.distillation.inputs import (
 )
 from xmdpt_cli.distillation.step import DistillStep
 from xmdpt_cli.distillation.steps import StepsStep
-from xmdpt_cli.distillation.student import build_student, settings_of
+from xmdpt_cli.distillation.student import build_student
 from xmdpt_cli.distillation.teacher import Teacher
 from xmdpt_cli.encoders.identity import dataset_note
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.model import XMDPT
+from xmdpt_cli.model.config import built_with
 from xmdpt_cli.sampling.dataset_images import check_features
 from xmdpt_cli.sampling.sampler import Sampler
 from xmdpt_cli.training.step_noise import StepBatch
@@ -76,7 +76,7 @@ class DistillTask(Task):
     def make_step(self, model: XMDPT, device: torch.device) -> DistillStep:
         if model.tdnet.pos_embed.is_meta:
             with torch.device("meta"):
-                frozen = XMDPT(**settings_of(self.teacher.model))
+                frozen = XMDPT(**built_with(self.teacher.model))
         else:  # a copy: several processes shard it with the student
             frozen = copy.deepcopy(self.teacher.model).to(device)
         return self._step(model, frozen, device)
@@ -165,14 +165,3 @@ class DistillTask(Task):
     @cached_property
     def _copies(self) -> dict[torch.device, XMDPT]:
         return {}
-
-
-def teacher_name(source: str | Path) -> str:
-    """The name that a student records of its teacher: a hub id, or a folder's name without its
-    path."""
-    path = Path(source)
-    if not path.exists():
-        return str(source)
-    if path.name == "model" and (path.parent / "run.json").is_file():
-        path = path.parent
-    return path.resolve().name

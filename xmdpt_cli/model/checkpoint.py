@@ -3,7 +3,8 @@ xmdpt.json, the metadata that sampling needs.
 
 The metadata: schedule and prediction, sampling defaults, resolution in pixels, the encoders whose
 features the model was trained on (as ``Encoders.describe`` returns them; sha256 None: unknown),
-toy, trained_steps (None: unknown), and how it was distilled, if it was.
+toy, trained_steps (None: unknown), how it was distilled, if it was, and the model that its training
+started from, if it did not start from random weights.
 """
 
 from __future__ import annotations
@@ -60,6 +61,14 @@ class Defaults(TypedDict):
     power: float
 
 
+class InitialModel(TypedDict):
+    """The model whose weights a training started from, in place of random ones."""
+
+    sha256: str  # of its weights (``Sampler.identity``)
+    name: str  # of its folder, or its hub id
+    trained_steps: int | None
+
+
 class Metadata(TypedDict):
     """xmdpt.json."""
 
@@ -73,6 +82,7 @@ class Metadata(TypedDict):
     trained_on: NotRequired[dict[str, int]]
     data: NotRequired[str]
     distilled: NotRequired[Distilled]
+    initial: NotRequired[InitialModel]
 
 
 def is_model_folder(folder: str | Path) -> bool:

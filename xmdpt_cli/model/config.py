@@ -6,7 +6,7 @@ Each check raises ConfigError with the name and the value of what does not fit.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -37,6 +37,13 @@ PREDICTORS: dict[str, tuple[str, ...]] = {
     "cross-self": ("cross", "self"),
     "self-cross": ("self", "cross"),
 }
+
+
+def built_with(model: XMDPT) -> dict[str, Any]:
+    """The arguments that the model was built with, defaults included."""
+    arguments = model._hub_mixin_config
+    assert isinstance(arguments, dict)
+    return arguments
 
 
 def parameter_counts(model: XMDPT) -> dict[str, int]:
@@ -107,8 +114,8 @@ def check_blocks(encoder_depth: int, backbone: str, repa_layer: int) -> None:
         )
     if not 0 < repa_layer <= encoder_depth:
         raise ConfigError(
-            f"repa_layer is at least 1 and at most {encoder_depth}, the number of blocks before "
-            f"the predictor, not {repa_layer}"
+            f"repa_layer lies between 1 and {encoder_depth}, the number of blocks before the "
+            f"predictor, not {repa_layer}"
         )
 
 

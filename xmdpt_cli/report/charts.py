@@ -265,29 +265,41 @@ class Estimate(NamedTuple):
     interval: tuple[float, float] | None  # None: not known
 
 
+def _limits(rows: Sequence[Estimate]) -> tuple[float, float]:
+    """The ends of an axis with all dots, 0, and the intervals within three times their range."""
+    values = [row.value for row in rows] + [0.0]
+    low, high = min(values), max(values)
+    span = high - low or 1.0
+    ends = [end for row in rows for end in row.interval or ()]
+    left = max(low - 3 * span, min([low - span / 2, *ends]))
+    right = min(high + 3 * span, max([high + span / 2, *ends]))
+    return left, right
+
+
 @styled
 def interval_chart(rows: Sequence[Estimate], across: str, title: str) -> Chart:
     """A dot with its interval in a line for each row, the first at the top; a line marks 0.
 
-    Intervals are cut at the edge of the chart, which shows all dots and the intervals near them.
+    Intervals that are far wider than the dots are apart are cut at the edge of the chart.
     """
     chart = Chart(720, 80 + 24 * len(rows))
+    left, right = _limits(rows)
     for place, row in enumerate(rows):
         colour = SOFT
         if row.interval is not None:
             low, high = row.interval
             colour = SOFT if low <= 0 <= high else SERIES[0]
-            chart.axes.plot([low, high], [place, place], color=colour, linewidth=2)
+            # cut here: the SVG has no clipping paths
+            shown = [max(low, left), min(high, right)]
+            chart.axes.plot(shown, [place, place], color=colour, linewidth=2)
         title_of = f"{row.name}: {row.value:.4g}"
         chart.mark(
             chart.axes.plot([row.value], [place], "o", color=colour, markersize=6)[0],
             "dot",
             [title_of],
         )
-    values = [row.value for row in rows] + [0.0]
-    room = 0.5 * (max(values) - min(values)) or 1.0
     chart.axes.axvline(0, color=TEXT, linewidth=1)
-    chart.axes.set_xlim(min(values) - room, max(values) + room)
+    chart.axes.set_xlim(left, right)
     chart.axes.set_ylim(len(rows) - 0.5, -0.5)
     chart.axes.set_yticks(range(len(rows)), [row.name for row in rows])
     chart.axes.grid(axis="y", visible=False)

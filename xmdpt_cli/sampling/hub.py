@@ -26,10 +26,10 @@ from xmdpt_cli.utils import records
 _PATH = re.compile(r"[/~\\]|[A-Za-z]:[/\\]|\.{1,2}[/\\]|file:")
 
 
-def fetch(source: str | Path, revision: str | None = None) -> Path:
+def fetch(source: str | Path, revision: str | None = None, *, option: str = "--model") -> Path:
     """A local folder, or the files of a hub id, downloaded or from the cache. XmdptError if the
-    hub id cannot be downloaded."""
-    refuse_url("--model", source, hub=True)
+    hub id cannot be downloaded. ``option``: what the source was given as, for errors."""
+    refuse_url(option, source, hub=True)
     path = expanded(source)
     if path.exists() or not weights.is_hub_id(source):
         return path
@@ -43,6 +43,18 @@ def fetch(source: str | Path, revision: str | None = None) -> Path:
         hint=f"{models}with internet access: `hf download {source} --local-dir DIR`; then name DIR",
         revision=revision,
     )
+
+
+def model_name(source: str | Path) -> str:
+    """The name of a model in records: its hub id, or its folder's name without the path."""
+    path = Path(source)
+    if not path.exists():
+        return str(source)
+    path = path.resolve()
+    if path.name != "model":
+        return path.name
+    is_run = (path.parent / "run.json").is_file()
+    return path.parent.name if is_run else f"{path.parent.name}/model"
 
 
 def save(

@@ -105,7 +105,7 @@ def _made(metadata: Mapping[str, Any], training_config: str | None) -> str:
         how = f"{_distilled(metadata['distilled'])} Distilled for {trained}"
     lines = [
         "## How it was made\n",
-        f"{how} {_goal(metadata)}. Features: {networks}.",
+        f"{how} {_goal(metadata)}{_start(metadata)}. Features: {networks}.",
     ]
     if data:
         lines.append(
@@ -130,6 +130,19 @@ def _goal(metadata: Mapping[str, Any]) -> str:
     if metadata["schedule"] == "flow":
         return "to predict the velocity of flow matching"
     return f"to predict {metadata['prediction']} on the {metadata['schedule']} schedule"
+
+
+def _start(metadata: Mapping[str, Any]) -> str:
+    """The model whose weights the training started from, if there is one."""
+    initial = metadata.get("initial")
+    if initial is None:
+        return ""
+    steps = initial["trained_steps"]
+    trained = "" if steps is None else f", trained for {counted(steps, 'step')}"
+    return (
+        f", from the weights of the model `{initial['name']}` (sha256 `{initial['sha256'][:12]}`"
+        f"{trained})"
+    )
 
 
 def _distilled(record: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from xmdpt_cli.data.dataset import PairDataset
+from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.training.config import TrainConfig
 
@@ -16,6 +17,13 @@ def build_model(config: TrainConfig, dataset: PairDataset) -> XMDPT:
     channels, side = dataset.column("moments").shape[0] // 2, dataset.column("moments").shape[1]
     pose_length, pose_width = dataset.column("pose_tokens").shape
     source_length, source_width = dataset.column("source_tokens").shape
+    tokens = (side // config.patch) ** 2
+    if config.predictor != "none" and tokens * (1 - config.mask_ratio - config.mask_span) < 1:
+        raise ConfigError(
+            f"mask_ratio {config.mask_ratio + config.mask_span:g} hides all {tokens} tokens of the "
+            "masked pass",
+            "a smaller --mask-ratio",
+        )
     published = MDTV2_DECODE_LAYERS.get(config.size, 4) if config.backbone == "mdtv2" else 2
     return XMDPT.from_size(
         config.size,

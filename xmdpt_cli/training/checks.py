@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from xmdpt_cli.encoders.identity import dataset_note, dino_name
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.model.checkpoint import read_config, settings_of, shapes_in
+from xmdpt_cli.model.config import built_with
 from xmdpt_cli.model.xmdpt import SIZES, XMDPT
 from xmdpt_cli.utils.weights_files import check_state_dict, check_whole
 
@@ -97,8 +98,7 @@ def check_model(model: XMDPT, path: str | Path) -> None:
     """
     path = Path(path)
     weights = path if path.is_file() else path / "model.safetensors"
-    wanted = model._hub_mixin_config
-    assert isinstance(wanted, dict)
+    wanted = built_with(model)
     check_whole(weights)
     try:
         shapes = shapes_in(weights)

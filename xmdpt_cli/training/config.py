@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from xmdpt_cli.config import at_least, option
@@ -12,6 +13,7 @@ from xmdpt_cli.training.run_config import RunConfig, positive
 
 #: the keys of ``model.SIZES``, for help and checks that load no torch
 SIZE_NAMES = ("tiny", "mini", "S", "B", "L", "XL")
+_GUIDANCE = 2.0
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class TrainConfig(RunConfig, LossConfig, ModelConfig):  # the last one's fields 
         "Default solver of the model; ddim: the paper.",
         choices=("ddim", "dpmpp-2m", "unipc"),
     )
-    guidance: float = option(2.0, "Default guidance scale of the model (paper eq. 6).")
+    guidance: float = option(_GUIDANCE, "Default guidance scale of the model (paper eq. 6).")
     power: float = option(0.01, "Default power of the guidance schedule (paper eq. 6).")
 
     def __post_init__(self) -> None:
@@ -85,6 +87,8 @@ class TrainConfig(RunConfig, LossConfig, ModelConfig):  # the last one's fields 
         at_least(self, 1, "sampling_steps", "patch")
         at_least(self, 0, "mask_span", "resolution", "decode_layers")
         positive(self, "power")
+        if not math.isfinite(self.guidance):
+            raise ConfigError(f"guidance is a number, not {self.guidance}")
         check_loss(self)
         if self.attention_flow and self.conditioning != "tokens":
             raise ConfigError(
@@ -99,9 +103,6 @@ class TrainConfig(RunConfig, LossConfig, ModelConfig):  # the last one's fields 
                 f"mask_ratio {self.mask_ratio} hides nothing from predictor {self.predictor!r}",
                 "--predictor none trains without the masked pass",
             )
-
-    def doubts(self, start: str = "its random initial values") -> list[str]:
-        return [*super().doubts(start), *without_effect(self)]
 
     @property
     def needs_joints(self) -> bool:
@@ -118,6 +119,16 @@ class TrainConfig(RunConfig, LossConfig, ModelConfig):  # the last one's fields 
     @property
     def least_micro_batch(self) -> int:
         return 2 if self.contrastive_weight else 1
+
+    def doubts(self, start: str = "its random initial values") -> list[str]:
+        """See ``RunConfig``."""
+        found = [*super().doubts(start), *without_effect(self)]
+        if self.model_guidance and self.guidance not in (1.0, _GUIDANCE):
+            found.append(
+                f"--guidance {self.guidance:g} is not used: with --model-guidance the model "
+                "samples with guidance 1"
+            )
+        return found
 
     @property
     def default_guidance(self) -> float:

@@ -36,7 +36,6 @@ def without_effect(config: TrainConfig) -> list[str]:
         (config.timestep_sampling == "power", "timestep_sampling", "logit_mean logit_std"),
         (config.timestep_sampling != "power", "timestep_sampling", "timestep_power"),
         (config.predictor == "none", "predictor", "mask_ratio mask_span masked_noise"),
-        (bool(config.model_guidance), "model_guidance", "guidance"),
     )
     changed = differing(config)
     found = []

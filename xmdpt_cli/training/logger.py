@@ -43,7 +43,8 @@ class MetricsLogger:
     Lines are written every ``every`` steps, at step 1 and at the last of ``steps``.
 
     A line holds: averaged_steps (those it is a mean of: fewer than ``every`` at the first line
-    after an interruption), loss (all that is minimised), mse, vb, masked_mse, masked_vb,
+    after an interruption), loss (all that is minimised), mse, vb, masked_mse, masked_vb, repa (a
+    cosine similarity), attention_flow and attention_flow_joints where they are trained,
     learning_rate, images_per_second, steps_per_second, data_wait (share of the time the loop waited
     for a batch), gpu_memory (GiB, the peak so far) on a GPU, and mfu (FLOPs utilisation, 0..1)
     if both ``flops_per_image`` and ``peak`` are known.

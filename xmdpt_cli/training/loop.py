@@ -31,7 +31,12 @@ from xmdpt_cli.training.find_batch_size import batch_too_large, find_batch_size,
 from xmdpt_cli.training.flops import peak_flops
 from xmdpt_cli.training.logger import MetricsLogger, TimedIterator
 from xmdpt_cli.training.run_config import RunConfig
-from xmdpt_cli.training.run_folder import export_model, read_run, start_run
+from xmdpt_cli.training.run_folder import (
+    export_model,
+    find_initial_weights,
+    read_run,
+    start_run,
+)
 from xmdpt_cli.training.step import logged_terms
 from xmdpt_cli.training.step_noise import StepBatch, StepLoader
 from xmdpt_cli.training.task import LARGE, Task, TrainTask
@@ -68,11 +73,15 @@ def train(
     config: TrainConfig,
     data: str | Path,
     out: Path,
+    *,
+    init_from: str | Path | None = None,
     **options: Unpack[FitOptions],
 ) -> TrainResult:
     """Train, or resume training, in the run folder ``out``.
 
-    ``data`` is a dataset's folder, or a URL whose shards are streamed; ``options`` as in ``fit``.
+    ``data`` is a dataset's folder, or a URL whose shards are streamed. ``init_from``: a model
+    folder, a run or a hub id, whose weights a new run starts from; None: random weights.
+    ``options`` as in ``fit``.
 
     Under torchrun every rank calls this and rank 0 writes. On an interrupt the state is saved
     first. Raises XmdptError if ``out`` holds another run, if ``data`` is not a prepared dataset,
@@ -80,7 +89,7 @@ def train(
     """
     return fit(
         config,
-        lambda: TrainTask(config, training_pairs(data, out)),
+        lambda: TrainTask(config, training_pairs(data, out), find_initial_weights(init_from, out)),
         out,
         large=config.size in LARGE,
         **options,

@@ -67,8 +67,8 @@ class LossConfig:
     )
     contrastive_weight: float = option(
         0.0,
-        "Weight of the subtracted distance to another sample's target; 0: off, contrastive flow "
-        "matching: 0.05.",
+        "Weight of the subtracted distance to another target of the micro batch; 0: off, "
+        "contrastive flow matching: 0.05.",
     )
     model_guidance: float = option(
         0.0,

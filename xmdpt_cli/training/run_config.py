@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from xmdpt_cli.config import at_least, check_choices, option
+from xmdpt_cli.config import LARGEST, at_least, check_choices, option
 from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.utils.counts import counted
 
@@ -82,6 +83,8 @@ class RunConfig:
         at_least(self, 1, "keep_checkpoints", "validation_pairs")
         at_least(self, 0, "batch_size", "warmup_steps", "weight_decay", "seed", "keep_every")
         at_least(self, 0, "validate_every", "max_grad_norm")
+        if self.seed > LARGEST:  # torch's and NumPy's generators take it
+            raise ConfigError(f"seed is at most {LARGEST}, not {self.seed}")
         positive(self, "learning_rate")
         share(self, "ema")
 
@@ -108,22 +111,29 @@ class RunConfig:
     def doubts(self, start: str = "its random initial values") -> list[str]:
         """Warnings about settings that are valid but probably not intended. ``start``: the values
         that the weights have before the first step."""
+        found = []
         left = self.ema**self.steps  # the share that the first weights have in the average
-        if self.ema_warmup or left < MUCH_OF_THE_START:
-            return []
-        return [
-            f"after {counted(self.steps, 'step')} the average of the weights (ema {self.ema:g}), "
-            f"which is the model that samples, is still {left:.0%} of {start}: set "
-            "--ema-warmup, or a smaller --ema"
-        ]
+        if not self.ema_warmup and left >= MUCH_OF_THE_START:
+            found.append(
+                f"after {counted(self.steps, 'step')} the average of the weights (ema "
+                f"{self.ema:g}), which is the model that samples, is still {left:.0%} of {start}: "
+                "set --ema-warmup, or a smaller --ema"
+            )
+        if self.warmup_steps > self.steps:
+            found.append(
+                f"the learning rate ends at {self.steps / self.warmup_steps:.0%} of "
+                f"{self.learning_rate:g}: --warmup-steps {self.warmup_steps} is more than --steps "
+                f"{self.steps}"
+            )
+        return found
 
 
 def positive(config: object, *names: str) -> None:
-    """ConfigError for a field that is not above 0."""
+    """ConfigError for a field that is not above 0, or not finite."""
     for name in names:
         value = getattr(config, name)
-        if not value > 0:
-            raise ConfigError(f"{name} must be positive, not {value}")
+        if not 0 < value < math.inf:
+            raise ConfigError(f"{name} must be positive and finite, not {value}")
 
 
 def share(config: object, *names: str) -> None:

@@ -20,8 +20,9 @@ from xmdpt_cli.encoders.places import without_places, write_places
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import content, write_text, writing
 from xmdpt_cli.model import XMDPT
-from xmdpt_cli.model.checkpoint import save_model
+from xmdpt_cli.model.checkpoint import InitialModel, save_model
 from xmdpt_cli.training import checkpoint
+from xmdpt_cli.training.initial_weights import InitialWeights, load_initial_weights
 from xmdpt_cli.training.run_config import RunConfig
 from xmdpt_cli.training.task import Task
 from xmdpt_cli.utils import records
@@ -54,13 +55,16 @@ class RunRecord(TypedDict):
     """run.json: the dataset's shards by their sha256, the settings, and what --force changed.
 
     ``teacher``: the identity of the model that a run distils (``Sampler.identity``), which was in
-    ``teacher_folder``.
+    ``teacher_folder``. ``initial``: the model whose weights a run started from,
+    which was given as ``init_from``.
     """
 
     data: list[str]
     config: _Settings
     teacher: NotRequired[str]
     teacher_folder: NotRequired[str]
+    initial: NotRequired[InitialModel]
+    init_from: NotRequired[str]
     position_tables: NotRequired[dict[str, str]]
     forced: NotRequired[list[dict[str, str]]]
 
@@ -113,6 +117,9 @@ def _identity_of(out: Path, task: Task, force: bool) -> tuple[dict[str, Any], bo
             differs = {"command": f"xmdpt {other} -> xmdpt {task.command}"}  # not every setting
         elif before.get("teacher") != identity.get("teacher"):
             differs["teacher"] = "another model"
+        was, now = before.get("initial"), identity.get("initial")
+        if (was and was["sha256"]) != (now and now["sha256"]):
+            differs["init_from"] = f"{_start(was)} -> {_start(now)}"
         identity["forced"] = before.get("forced", [])
         if differs:
             identity["forced"].append(_forced(out, differs, force))
@@ -124,6 +131,10 @@ def _identity_of(out: Path, task: Task, force: bool) -> tuple[dict[str, Any], bo
                     "give a larger --steps, or leave the settings as they were",
                 )
     return identity, before is None or bool(differs)
+
+
+def _start(initial: InitialModel | None) -> str:
+    return "random weights" if initial is None else f"{initial['name']} ({initial['sha256'][:12]})"
 
 
 def _later_settings(config: RunConfig) -> dict[str, Any]:
@@ -183,13 +194,15 @@ def _other_tables(before: RunRecord, now: dict[str, Any]) -> str:
 
 def _forced(out: Path, differs: dict[str, str], force: bool) -> dict[str, str]:
     """The record of a forced change; XmdptError if it is not forced or cannot be."""
-    fixed = sorted(set(differs) - FORCEABLE)
+    fixed = {name for name in differs if name not in FORCEABLE}
+    if "repa_weight" in differs and "0.0" in differs["repa_weight"].split(" -> "):
+        fixed.add("repa_weight")  # without REPA the model has no projector
     if fixed or not force:
         hint = "choose another --out, or give the same settings to resume"
         if not fixed:
             hint += ", or --force to resume with these"
         elif force:
-            hint = f"--force cannot change {', '.join(fixed)}: choose another --out"
+            hint = f"--force cannot change {', '.join(sorted(fixed))}: choose another --out"
         raise other_run(out, "run", differs, hint)
     return {"from": (out / "checkpoints" / "latest").read_text(errors="replace"), **differs}
 
@@ -197,6 +210,19 @@ def _forced(out: Path, differs: dict[str, str], force: bool) -> dict[str, str]:
 def read_run(out: Path) -> RunRecord | None:
     """The run.json of the run in ``out``; None if there is no run."""
     return records.read_if_there(RunRecord, out / RUN)
+
+
+def find_initial_weights(source: str | Path | None, out: Path) -> InitialWeights | None:
+    """The model that the run in ``out`` starts from: ``source``, as ``load_initial_weights`` takes
+    it, else the one that the run has been started with; None: random weights."""
+    if source is not None:
+        return load_initial_weights(source)
+    run = read_run(out)
+    if run is None or "initial" not in run or "init_from" not in run:
+        return None
+    if checkpoint.latest(out / "checkpoints") is None:  # stopped before the first one
+        return load_initial_weights(run["init_from"])
+    return InitialWeights(run["initial"], run["init_from"])
 
 
 def export_model(folder: Path, model: XMDPT, task: Task, steps: int) -> None:

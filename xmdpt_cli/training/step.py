@@ -96,7 +96,8 @@ def step_inputs(
 
 
 def logged_terms(losses: Losses) -> dict[str, Tensor]:
-    """The means of the losses that are logged, by name; on their device, without gradient."""
+    """The means of the losses, and of REPA's cosine similarity, that are logged, by name; on their
+    device, without gradient."""
     terms = {"loss": losses.total, "mse": losses.mse}
     if losses.vb is not None:
         terms["vb"] = losses.vb
@@ -104,6 +105,8 @@ def logged_terms(losses: Losses) -> dict[str, Tensor]:
         terms["masked_mse"] = losses.masked_mse
     if losses.masked_vb is not None:
         terms["masked_vb"] = losses.masked_vb
+    if losses.repa is not None:
+        terms["repa"] = losses.repa
     if losses.flow is not None:
         terms["attention_flow"] = losses.flow
     if losses.flow_joints is not None:

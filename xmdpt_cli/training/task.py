@@ -22,6 +22,7 @@ from xmdpt_cli.training.build_model import build_model
 from xmdpt_cli.training.checks import check_dataset
 from xmdpt_cli.training.conditions import conditions_of
 from xmdpt_cli.training.config import TrainConfig
+from xmdpt_cli.training.initial_weights import InitialWeights
 from xmdpt_cli.training.made_up_inputs import made_up_inputs
 from xmdpt_cli.training.run_config import RunConfig
 from xmdpt_cli.training.step import Step, TrainStep, step_inputs
@@ -107,18 +108,33 @@ class Task(ABC):
         """Losses by name, ``val_loss`` among them: means over the pairs."""
 
 
+@dataclass(frozen=True)
 class TrainTask(Task):
-    """``xmdpt train``: X-MDPT from random weights."""
+    """``xmdpt train``: X-MDPT from random weights, or from those of the model ``initial``."""
+
+    initial: InitialWeights | None = None
 
     command = "train"
     config: TrainConfig
 
     def notes(self) -> list[str]:
-        config, dataset = self.config, self.dataset
-        return [*config.doubts(), *check_dataset(config, dataset.manifest, dataset.path)]
+        config, dataset, initial = self.config, self.dataset, self.initial
+        notes = check_dataset(config, dataset.manifest, dataset.path)
+        if initial is None:
+            return [*config.doubts(), *notes]
+        with torch.device("meta"):
+            shapes = build_model(config, dataset)
+        doubts = config.doubts(f"the weights of {initial.source}")
+        return [*doubts, *notes, *initial.notes(shapes, config, dataset)]
 
     def build_model(self) -> XMDPT:
-        return build_model(self.config, self.dataset)
+        model = build_model(self.config, self.dataset)
+        if self.initial is not None:
+            self.initial.load_into(model)
+        return model
+
+    def identity(self) -> dict[str, Any]:
+        return {} if self.initial is None else self.initial.identity()
 
     def make_step(self, model: XMDPT, device: torch.device) -> TrainStep:
         return TrainStep(model, self.config, self._schedule(device))
@@ -136,7 +152,9 @@ class TrainTask(Task):
 
     def metadata(self) -> dict[str, Any]:
         config = self.config
+        initial = {} if self.initial is None else {"initial": self.initial.record}
         return {
+            **initial,
             "schedule": config.schedule,
             "prediction": config.prediction,
             "sampling": {
