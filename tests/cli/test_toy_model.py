@@ -21,6 +21,7 @@ from xmdpt_cli.sampling.record import save_sheet
 from xmdpt_cli.toy import pretrained
 from xmdpt_cli.toy.examples import examples_of
 from xmdpt_cli.toy.people.views import render_view, views_of
+from xmdpt_cli.ui.examples import FEWEST_JOINTS, Examples
 
 Capture = pytest.CaptureFixture[str]
 SOURCE = ("--source", "person.png", "--pose", "pose.json")
@@ -207,14 +208,29 @@ def test_an_interrupted_training_is_not_replaced_by_the_toy_model(capsys: Captur
 def test_the_page_opens_with_it_where_no_model_is(
     capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """With synthetic people to click, whom it has not seen."""
     served: list[tuple[bool, str]] = []
-    monkeypatch.setattr(
-        "xmdpt_cli.ui.serve.serve", lambda pipe, model, *_, **__: served.append((pipe.toy, model))
-    )
+    shown: list[Examples] = []
+
+    def serve(pipe: XMDPTPipeline, model: str, *_: Any, examples: Examples, **__: Any) -> None:
+        served.append((pipe.toy, model))
+        shown.append(examples)
+
+    monkeypatch.setattr("xmdpt_cli.ui.serve.serve", serve)
     for line in (["ui", "--port", "0"], ["ui", "--port", "0", "--model", "toy"]):
         assert run(line) == 0
         assert "model: the toy model of the package" in capsys.readouterr().err
     assert served == [(True, pretrained.TITLE)] * 2
+    examples = shown[0]
+    assert len(examples.people) == len(examples.poses) == 6
+    rendering = render_view(examples_of(1, poses=1)[0].source)
+    np.testing.assert_array_equal(np.asarray(examples.people[0].image), rendering.image)
+    sides = (rendering.image.shape[1], rendering.image.shape[0])
+    np.testing.assert_allclose(examples.people[0].keypoints * sides, rendering.keypoints)
+    for keypoints in (*(person.keypoints for person in examples.people), *examples.poses):
+        seen = keypoints[~np.isnan(keypoints).any(axis=1)]
+        assert len(seen) >= FEWEST_JOINTS
+        assert ((seen > 0) & (seen < 1)).all()
 
 
 def test_status_names_it_in_an_empty_folder_only(capsys: Capture) -> None:

@@ -43,6 +43,7 @@ OPTIONS: dict[str, dict[str, str]] = {
 #: replaced only where a line names them
 ON_A_LINE: dict[str, dict[str, str]] = {
     "sample": {"steps": "3"},
+    "train": {"accumulate": "2"},
     "bench scale": {"steps": "1"},
 }
 #: the networks of the metrics have random weights

@@ -325,7 +325,7 @@ def test_a_click_on_an_example_loads_the_person_and_the_keypoints(
     assert examples.find_examples(pipe) == Examples()
     with running(pipe) as url, opened(browser, url) as page:
         page.click("#examples button >> nth=1")
-        page.wait_for_selector("#keypoints .hint:text('Known from the dataset')")
+        page.wait_for_selector("#keypoints .hint:text('Known from the example')")
         page.click("#pose .more .preset")
         call = generate(page, pipe)
         np.testing.assert_array_equal(

@@ -131,7 +131,7 @@ def test_an_example_clicked_while_an_image_is_inspected_stays(
     page.click("#examples button >> nth=1")
     page.wait_for_selector("#people img[src*='test%20person%202']")
     gate.open()
-    page.wait_for_selector("#keypoints .hint:text('Known from the dataset')")
+    page.wait_for_selector("#keypoints .hint:text('Known from the example')")
     wait_for_views(page, 1)
     call = generate(page, pipe)
     assert_sources(call, synthetic_person(1))
@@ -142,7 +142,7 @@ def test_two_images_dropped_one_after_the_other_replace_an_example(
     page: Any, pipe: FakePipeline, photos: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page.click("#examples button >> nth=0")
-    page.wait_for_selector("#keypoints .hint:text('Known from the dataset')")
+    page.wait_for_selector("#keypoints .hint:text('Known from the example')")
     gate = Gate(monkeypatch, person_views, "view_of")
     page.set_input_files("#people input[type=file]", str(photos[0]))
     gate.wait()

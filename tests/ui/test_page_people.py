@@ -139,7 +139,7 @@ def test_an_example_person_has_the_keypoints_of_the_dataset(person: Path, other:
     _, answer, number = inspect([*shown, (str(other), None)], "")
     example, photo = from_json(answer).views
     np.testing.assert_allclose(example.places, STANDING, atol=1e-4)
-    assert example.note == "Known from the dataset."
+    assert example.note == "Known from the example."
     assert photo.places is None
     assert "2 views of one person" in number
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +16,9 @@ from xmdpt_cli.cli.workspace_defaults import choose_for_sampling, preview_decode
 from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.toy import pretrained
 from xmdpt_cli.utils import interrupts
+
+if TYPE_CHECKING:
+    from xmdpt_cli.ui.examples import Examples
 
 
 @panels(
@@ -85,7 +88,8 @@ def ui(
     with listener:
         from xmdpt_cli.sampling.pipeline import XMDPTPipeline
 
-        name = pretrained.TITLE if Path(model) == pretrained.FOLDER else str(model)
+        toy = Path(model) == pretrained.FOLDER
+        name = pretrained.TITLE if toy else str(model)
         talk.say(f"loading {name}")
         pipe = XMDPTPipeline.from_pretrained(
             model,
@@ -104,10 +108,10 @@ def ui(
             )
 
         def ready(url: str) -> None:
-            toy = " (TOY model)" if pipe.toy else ""
+            note = " (TOY model)" if pipe.toy else ""
             talk.result(
                 {"url": url, "model": str(model), "toy": pipe.toy},
-                text=f"{url}{toy}\nCtrl-C stops the server",
+                text=f"{url}{note}\nCtrl-C stops the server",
             )
             sys.stdout.flush()  # into a pipe, too: the program keeps running
 
@@ -119,6 +123,7 @@ def ui(
                 browser=browser,
                 host=host,
                 allow_hosts=allow_host or (),
+                examples=_synthetic_examples() if toy else None,
                 ready=ready,
             )
         except KeyboardInterrupt:  # the way to stop it
@@ -142,3 +147,21 @@ def _choose(talk: Talk, model: str | None, vae: str | None) -> tuple[str, str | 
         model = pretrained.NAME
     chosen = choose_for_sampling(talk, model, None, vae, Path(), own=True)
     return chosen.model, chosen.vae
+
+
+def _synthetic_examples() -> Examples:
+    """Synthetic people and poses for the toy model of the package, which has no dataset."""
+    from PIL import Image
+
+    from xmdpt_cli.toy.examples import HEIGHT, examples_of
+    from xmdpt_cli.toy.people.views import render_view
+    from xmdpt_cli.ui.examples import PEOPLE, Examples, Person
+
+    found = Examples()
+    for example in examples_of(PEOPLE, poses=1):
+        source = render_view(example.source, height=HEIGHT)
+        target = render_view(example.target, height=HEIGHT)
+        sides = source.silhouette.shape[::-1]
+        found.people.append(Person(Image.fromarray(source.image), source.keypoints / sides))
+        found.poses.append(target.keypoints / sides)
+    return found

@@ -214,7 +214,9 @@ def read_run(out: Path) -> RunRecord | None:
 
 def find_initial_weights(source: str | Path | None, out: Path) -> InitialWeights | None:
     """The model that the run in ``out`` starts from: ``source``, as ``load_initial_weights`` takes
-    it, else the one that the run has been started with; None: random weights."""
+    it, else the one that the run has been started with; None: random weights. XmdptError if ``out``
+    holds something else than a run."""
+    check_content(out, "run")  # its errors say more than those of the record
     if source is not None:
         return load_initial_weights(source)
     run = read_run(out)

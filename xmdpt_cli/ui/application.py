@@ -10,7 +10,7 @@ import gradio.routes
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
-from xmdpt_cli.ui.examples import find_examples
+from xmdpt_cli.ui.examples import Examples, find_examples
 from xmdpt_cli.ui.hosts import Hosts
 from xmdpt_cli.ui.page import build
 from xmdpt_cli.ui.request_filter import MOST_FILE, RequestFilter
@@ -22,8 +22,15 @@ if TYPE_CHECKING:
 MOST_WAITING = 64  # calls in the queue
 
 
-def application(pipe: XMDPTPipeline, title: str, hosts: Hosts, folder: Path) -> FastAPI:
-    """The page and its request filter. ``folder``: the one of ``upload_folder``.
+def application(
+    pipe: XMDPTPipeline,
+    title: str,
+    hosts: Hosts,
+    folder: Path,
+    examples: Examples | None = None,
+) -> FastAPI:
+    """The page and its request filter. ``folder``: the one of ``upload_folder``; ``examples``: see
+    ``serve``.
 
     Gradio's own ``launch`` is not used: it requests its own URL, which fails behind a proxy, and it
     can share the page, search for ports and start Node.
@@ -34,7 +41,7 @@ def application(pipe: XMDPTPipeline, title: str, hosts: Hosts, folder: Path) -> 
         primary_hue="blue", neutral_hue="slate", radius_size="md", font=system, font_mono=mono
     )
     gradio.routes.DEFAULT_TEMP_DIR = str(folder)  # read once, when Gradio is imported
-    page = build(pipe, title, find_examples(pipe), folder)
+    page = build(pipe, title, find_examples(pipe) if examples is None else examples, folder)
     # set by launch: without it, Gradio does not check which files a client names
     page.has_launched = page.is_running = True
     return gr.mount_gradio_app(

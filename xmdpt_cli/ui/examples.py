@@ -1,6 +1,7 @@
 """Example people and poses, from the test split of the dataset beside the model.
 
-The page shows images on the user's disk; the package itself contains no images of people.
+The page shows images on the user's disk; the package itself contains no images of people. Those of
+the toy model of the package are rendered (``xmdpt_cli.cli.ui``).
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ NEEDED = "This model needs the keypoints of the person. "
 NOT_NEEDED = "Not needed, except to cut the person out of a larger image. "
 FOUND = "Found by the keypoint estimator. Drag joints that are wrong."
 NOT_FOUND = "The keypoint estimator found no person. "
-KNOWN = "Known from the dataset."
+KNOWN = "Known from the example."
 VIEWS = "The model takes them together. For another person, clear them first."
 
 # JavaScript functions that change the images in the browser alone: an answer of Python would lose

@@ -18,6 +18,7 @@ from xmdpt_cli.ui.stopping import PATIENCE, end_now, leave_stuck, stopping
 
 if TYPE_CHECKING:
     from xmdpt_cli.sampling.pipeline import XMDPTPipeline
+    from xmdpt_cli.ui.examples import Examples
 
 
 def check_gradio() -> None:
@@ -78,18 +79,22 @@ def serve(
     browser: bool = False,
     host: str = "127.0.0.1",
     allow_hosts: Sequence[str] = (),
+    examples: Examples | None = None,
     ready: Callable[[str], None] = lambda url: None,
 ) -> None:
     """Serve until Ctrl-C or SIGTERM (KeyboardInterrupt).
 
     ``ready`` is called with the URL once the page answers. ``host``: the address of ``listener``;
-    ``allow_hosts``: names of a reverse proxy.
+    ``allow_hosts``: names of a reverse proxy. ``examples``: people and poses to click; None: those
+    of the model's dataset.
     """
     from xmdpt_cli.ui.uploads import upload_folder
 
     with stopping() as before, upload_folder() as folder:
         try:
-            _serve(pipe, title, listener, folder, browser, Hosts(host, allow_hosts), ready)
+            _serve(
+                pipe, title, listener, folder, browser, Hosts(host, allow_hosts), examples, ready
+            )
         finally:
             leave_stuck(before, folder)
 
@@ -101,6 +106,7 @@ def _serve(
     folder: Path,
     browser: bool,
     hosts: Hosts,
+    examples: Examples | None,
     ready: Callable[[str], None],
 ) -> None:
     import uvicorn
@@ -109,7 +115,7 @@ def _serve(
 
     url = address(listener)
     config = uvicorn.Config(
-        application(pipe, title, hosts, folder),
+        application(pipe, title, hosts, folder, examples),
         log_level="warning",
         timeout_graceful_shutdown=1,  # open pages would delay the shutdown
     )
