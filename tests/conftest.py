@@ -29,7 +29,7 @@ SHARED = Path(os.environ.get("XMDPT_SHARED", REPO.parent / "shared"))
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, so that no process ends with one of them alone."""
-    first = ("training", "bench", "cli", "docs", "tests")
+    first = ("training", "bench", "cli", "docs", "tests", "ui", "vae_training")
     items.sort(key=lambda item: item.path.parent.name not in first)
 
 
