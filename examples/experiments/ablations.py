@@ -36,7 +36,6 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -110,12 +109,9 @@ class Campaign:
         self.seeds = args.seed
         if self.equal == "both":
             self._make_constant()
-
-    @cached_property
-    def shards(self) -> list[str]:
-        """The sha256 of the dataset's shards, as a run's folder records them."""
         manifest = training_pairs(self.data, self.out).manifest
-        return [shard["sha256"] for shard in manifest["shards"]]
+        # as a run's folder records them
+        self.shards = [shard["sha256"] for shard in manifest["shards"]]
 
     def _make_constant(self) -> None:
         """Make a run of each row what it is after any number of steps. Raises ConfigError."""
@@ -324,7 +320,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with writing(args.out):
             args.out.mkdir(parents=True, exist_ok=True)
         campaign = Campaign(args)
-        training_pairs(args.data, args.out)  # a dataset that cannot be read fails here, once
         errors = run_all(campaign)
     except KeyboardInterrupt:
         print("interrupted: the same command continues", file=sys.stderr)
