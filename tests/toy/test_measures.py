@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from xmdpt_cli.images import ImageArray
 from xmdpt_cli.metrics.pixels import to_tensor
+from xmdpt_cli.toy.examples import examples_of
 from xmdpt_cli.toy.measures import (
     SilhouetteIoU,
     TorsoColourError,
@@ -18,6 +19,7 @@ from xmdpt_cli.toy.measures import (
     torso_colour_error,
     torso_contrast,
 )
+from xmdpt_cli.toy.people.views import render_view
 
 BACKGROUND = (225, 222, 218)
 
@@ -85,6 +87,24 @@ def test_silhouette_iou_tolerates_noise_and_feet_at_the_border() -> None:
     standing[46:, 24:40] = (40, 50, 90)
     assert silhouette_iou(standing, standing) == 1.0
     assert silhouette_iou(standing, person()) == pytest.approx(600 / (600 + 18 * 16))
+
+
+def test_light_stripes_and_white_clothes_inside_a_contour_are_part_of_the_silhouette() -> None:
+    striped, white = person(), person(colour=BACKGROUND)
+    striped[18:44:4, 23:41] = BACKGROUND
+    white[16:46, [22, 41]] = white[[16, 45], 22:42] = (60, 60, 60)
+    assert silhouette_iou(striped, person()) == silhouette_iou(white, person()) == 1.0
+
+
+def test_silhouettes_found_in_images_are_those_that_were_rendered() -> None:
+    found = []
+    for example in examples_of(12, 2):
+        rendering = render_view(example.target, height=256)
+        shape = np.full_like(rendering.image, 255)
+        shape[rendering.silhouette] = 0
+        found.append(silhouette_iou(rendering.image, shape))
+    # shadows on the floor and closed gaps are the difference; without what contours enclose: 0.87
+    assert np.mean(found) > 0.91
 
 
 def test_silhouette_iou_of_two_empty_images_is_undefined() -> None:

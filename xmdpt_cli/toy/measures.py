@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import binary_fill_holes
 from torch import Tensor
 
 from xmdpt_cli.metrics.base import PairMetric
@@ -56,13 +57,14 @@ def torso_contrast(image: Pixels, keypoints: NDArray[np.float64]) -> float:
 
 
 def silhouette_iou(generated: Pixels, ground_truth: Pixels) -> float:
-    """Intersection over union of the two foregrounds, in [0, 1]; NaN if both are empty.
+    """Intersection over union of the two silhouettes, in [0, 1]; NaN if both are empty.
 
-    Foreground: pixels that differ, in some channel, by more than a threshold from the background of
-    the image, which is the median colour of its outermost pixels. Clothes as light as the
-    background count as background, in both images alike.
+    Silhouette: the pixels that differ, in some channel, by more than a threshold from the
+    background of the image, which is the median colour of its outermost pixels, and the pixels that
+    they enclose: light stripes and white clothes inside a darker contour belong to the person. So
+    does a gap between body and arm if it is closed, in both images alike.
     """
-    a, b = _foreground(generated), _foreground(ground_truth)
+    a, b = _silhouette(generated), _silhouette(ground_truth)
     union = int((a | b).sum())
     return int((a & b).sum()) / union if union else math.nan
 
@@ -126,5 +128,7 @@ def _background(image: Pixels) -> NDArray[np.float64]:
     return np.asarray(np.median(np.concatenate(edges), axis=0))
 
 
-def _foreground(image: Pixels) -> NDArray[np.bool_]:
-    return np.abs(image - _background(image)).max(axis=2) > _FOREGROUND
+def _silhouette(image: Pixels) -> NDArray[np.bool_]:
+    foreground = np.abs(image - _background(image)).max(axis=2) > _FOREGROUND
+    filled: NDArray[np.bool_] = binary_fill_holes(foreground)
+    return filled
