@@ -167,4 +167,4 @@ def test_settings_without_effect_are_named() -> None:
     for guidance in (1.0, 2.0):  # 2 is the default
         assert TrainConfig(**settings, model_guidance=0.5, guidance=guidance).doubts() == []
     (doubt,) = TrainConfig(**settings, model_guidance=0.5, guidance=3.0).doubts()
-    assert "--guidance 3 is not used" in doubt
+    assert doubt == "guidance has no effect: model_guidance is 0.5"

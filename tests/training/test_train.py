@@ -22,7 +22,7 @@ from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.model import SIZES, XMDPT
 from xmdpt_cli.storage.stores import open_store
-from xmdpt_cli.training.config import SIZE_NAMES
+from xmdpt_cli.training.model_config import SIZE_NAMES
 from xmdpt_cli.training.loop import train
 from xmdpt_cli.training.optimizer import learning_rate_factor
 from xmdpt_cli.training.task import TrainTask

@@ -15,7 +15,7 @@ from xmdpt_cli.cli.workspace import BENCH
 from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.files import check_writable
 from xmdpt_cli.progress import Progress
-from xmdpt_cli.training.config import SIZE_NAMES
+from xmdpt_cli.training.model_config import SIZE_NAMES
 
 if TYPE_CHECKING:
     import torch

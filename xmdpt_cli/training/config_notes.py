@@ -7,24 +7,13 @@ from typing import TYPE_CHECKING
 
 from xmdpt_cli.config import differing
 from xmdpt_cli.training.loss_config import LossConfig
+from xmdpt_cli.training.model_config import ModelConfig
 
 if TYPE_CHECKING:
     from xmdpt_cli.training.config import TrainConfig
 
-#: the settings of ``ModelConfig`` without the size and what the dataset must be
-_OF_THE_MODEL = (
-    "patch",
-    "conditioning",
-    "condition_parts",
-    "aggregation",
-    "predictor",
-    "mask_ratio",
-    "mask_span",
-    "backbone",
-    "decode_layers",
-    "positions",
-    "qk_norm",
-)
+#: settings of ``ModelConfig`` that leave the paper's model as it is
+_OF_THE_PAPER = {"size", "resolution", "source_encoder", "pose_encoder"}
 
 
 def without_effect(config: TrainConfig) -> list[str]:
@@ -36,6 +25,8 @@ def without_effect(config: TrainConfig) -> list[str]:
         (config.timestep_sampling == "power", "timestep_sampling", "logit_mean logit_std"),
         (config.timestep_sampling != "power", "timestep_sampling", "timestep_power"),
         (config.predictor == "none", "predictor", "mask_ratio mask_span masked_noise"),
+        # trained with it, the model samples with guidance 1
+        (config.guidance != 1 and config.model_guidance > 0, "model_guidance", "guidance"),
     )
     changed = differing(config)
     found = []
@@ -53,9 +44,10 @@ def departures(config: TrainConfig) -> list[str]:
     """The settings of model, loss and optimizer that are not the paper's (sec. 4.1), with their
     values: ``prediction v``. The size, the dataset's encoders and the learning rate do not count.
     """
-    names = {field.name for field in dataclasses.fields(LossConfig)}
+    fields = (*dataclasses.fields(LossConfig), *dataclasses.fields(ModelConfig))
+    names = {"optimizer", *(field.name for field in fields)} - _OF_THE_PAPER
     found = []
     for name, (value, _) in differing(config).items():
-        if name in names or name in _OF_THE_MODEL or name == "optimizer":
+        if name in names:
             found.append(name if value is True else f"{name} {value}")
     return [f"{one} (our extension)" if one == "conditioning tokens" else one for one in found]

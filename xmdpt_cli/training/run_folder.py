@@ -109,20 +109,24 @@ def _identity_of(out: Path, task: Task, force: bool) -> tuple[dict[str, Any], bo
     before = read_run(out) if (out / "checkpoints" / "latest").is_file() else None
     differs: dict[str, str] = {}
     if before is not None:
-        differs = differences({**_later_settings(config), **before["config"]}, identity["config"])
+        settings = {**_later_settings(config), **before["config"]}
+        differs = differences(settings, identity["config"])
+        # without REPA the model has no projector
+        switched = bool(settings.get("repa_weight")) != bool(identity["config"].get("repa_weight"))
         if before["data"] != identity["data"]:
             differs["data"] = "another prepared dataset" + _other_tables(before, identity)
-        if ("teacher" in before) != ("teacher" in identity):
-            other = "distill" if "teacher" in before else "train"
-            differs = {"command": f"xmdpt {other} -> xmdpt {task.command}"}  # not every setting
-        elif before.get("teacher") != identity.get("teacher"):
+        if before.get("teacher") != identity.get("teacher"):
             differs["teacher"] = "another model"
         was, now = before.get("initial"), identity.get("initial")
         if (was and was["sha256"]) != (now and now["sha256"]):
             differs["init_from"] = f"{_start(was)} -> {_start(now)}"
+        if ("teacher" in before) != ("teacher" in identity):
+            other = "distill" if "teacher" in before else "train"
+            differs = {"command": f"xmdpt {other} -> xmdpt {task.command}"}  # not every setting
         identity["forced"] = before.get("forced", [])
         if differs:
-            identity["forced"].append(_forced(out, differs, force))
+            fixed = set(differs) - FORCEABLE | ({"repa_weight"} if switched else set())
+            identity["forced"].append(_forced(out, differs, fixed, force))
             latest = checkpoint.latest(out / "checkpoints")
             if latest is not None and checkpoint.step_of(latest) >= config.steps:
                 raise XmdptError(
@@ -192,11 +196,8 @@ def _other_tables(before: RunRecord, now: dict[str, Any]) -> str:
     return f" with DINOv2 tokens of another position table ({named})"
 
 
-def _forced(out: Path, differs: dict[str, str], force: bool) -> dict[str, str]:
-    """The record of a forced change; XmdptError if it is not forced or cannot be."""
-    fixed = {name for name in differs if name not in FORCEABLE}
-    if "repa_weight" in differs and "0.0" in differs["repa_weight"].split(" -> "):
-        fixed.add("repa_weight")  # without REPA the model has no projector
+def _forced(out: Path, differs: dict[str, str], fixed: set[str], force: bool) -> dict[str, str]:
+    """The record of a forced change; XmdptError if it is not forced, or some are ``fixed``."""
     if fixed or not force:
         hint = "choose another --out, or give the same settings to resume"
         if not fixed:
