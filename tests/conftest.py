@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -31,6 +32,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, so that no process ends with one of them alone."""
     first = ("training", "bench", "cli", "docs", "tests", "ui", "vae_training")
     items.sort(key=lambda item: item.path.parent.name not in first)
+
+
+def pytest_collection_finish() -> None:
+    """Take the libraries' objects, over half a million, out of garbage collection: a tenth of the
+    time of the tests."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # or bindings report all they hold as leaked
 
 
 @pytest.fixture(autouse=True)

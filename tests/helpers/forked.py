@@ -6,6 +6,7 @@ server process, multiprocessing's forkserver, which imports them once and has no
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import socket
@@ -36,6 +37,7 @@ def _enter(
     outputs: list[Path], folder: Path, environment: dict[str, str],
     target: Callable[..., object], arguments: tuple[object, ...],
 ) -> None:  # fmt: skip
+    gc.freeze()  # what is imported is no garbage: a collection would copy its memory
     for number, path in enumerate(outputs, start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), number)
     os.chdir(folder)
