@@ -22,8 +22,8 @@ from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.model import SIZES, XMDPT
 from xmdpt_cli.storage.stores import open_store
-from xmdpt_cli.training.model_config import SIZE_NAMES
 from xmdpt_cli.training.loop import train
+from xmdpt_cli.training.model_config import SIZE_NAMES
 from xmdpt_cli.training.optimizer import learning_rate_factor
 from xmdpt_cli.training.task import TrainTask
 from xmdpt_cli.training.trainer import Trainer
@@ -207,6 +207,18 @@ def test_force_allows_some_settings_to_change(data: Path, tmp_path: Path) -> Non
     assert record["config"]["learning_rate"] == 0.002
     assert logged(tmp_path / "run")[-1]["learning_rate"] == 0.002
     train(dataclasses.replace(may, steps=5), data, tmp_path / "run")  # now these are its settings
+
+
+def test_micro_batches_change_only_where_the_loss_does_not(data: Path, tmp_path: Path) -> None:
+    plain = dataclasses.replace(CONFIG, steps=1, batch_size=4)
+    compares = dataclasses.replace(plain, contrastive_weight=0.05)
+    for name, config in (("plain", plain), ("compares", compares)):
+        train(config, data, tmp_path / name)
+    parts = {"steps": 2, "accumulate": 2}
+    train(dataclasses.replace(plain, **parts), data, tmp_path / "plain")
+    with pytest.raises(XmdptError, match="accumulate: 1 -> 2") as caught:
+        train(dataclasses.replace(compares, **parts), data, tmp_path / "compares")
+    assert "--force" in caught.value.hint
 
 
 def test_force_adds_and_removes_no_repa(data: Path, tmp_path: Path) -> None:

@@ -40,7 +40,8 @@ FORCEABLE |= {"timestep_sampling", "logit_mean", "logit_std"}
 FORCEABLE |= {"contrastive_weight", "model_guidance", "attention_flow_weight"}
 FORCEABLE |= {"attention_flow_joints", "attention_flow_layers"}
 FORCEABLE |= {"repa_norm", "repa_until"}
-FORCEABLE |= {"precision", "compile", "steps", "resolution", "source_encoder", "pose_encoder"}
+FORCEABLE |= {"precision", "compile", "steps", "accumulate"}
+FORCEABLE |= {"resolution", "source_encoder", "pose_encoder"}
 #: Settings whose default is not what versions without them did.
 _CHANGED = {"masked_noise", "swap_by"}
 
@@ -106,6 +107,8 @@ def _identity_of(out: Path, task: Task, force: bool) -> tuple[dict[str, Any], bo
     }
     if config.fixed_length:
         identity["config"]["steps"] = config.steps
+    if config.least_micro_batch > 1:  # the loss compares the pairs of a micro batch
+        identity["config"]["accumulate"] = config.accumulate
     before = read_run(out) if (out / "checkpoints" / "latest").is_file() else None
     differs: dict[str, str] = {}
     if before is not None:
