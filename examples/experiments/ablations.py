@@ -9,23 +9,24 @@ and a comment in the first line, which is the row's name there:
     [train]
     loss_weighting = "min-snr"
 
-Every row is trained with every seed, into O/ROW-seedN/, generates the held-out pairs of the
-dataset with its default sampling, from the same start noise, and is measured. O gets records.json,
-table.md (means, and differences to the base of the same seed, with 95 % intervals over the seeds)
-and differences.svg and .png; with --curve also curve.svg and .png.
+Each row is trained with each seed, into O/ROW-seedN/. The model generates the held-out pairs of
+the dataset with its default sampling, from the same start noise; they are measured. O gets
+records.json, table.md (means, and differences to the base of the same seed, with 95 % intervals
+over the seeds) and differences.svg and .png; with --curve also curve.svg and .png.
 
 With --equal compute a row gets as many steps as fit into the FLOPs of the base's run, so cheaper
 rows train longer. FLOPs are counted: matrix products, convolutions and attention of the model and
-its loss, not the optimizer. The file's own number of steps is not used. With --equal both every row
-is trained for the larger number, is measured at both, and O gets a report of each, in
-O/equal-steps and O/equal-compute. The learning rate of all rows is constant then (after the
-warm-up), since a rate that decays ends at one number of steps.
+its loss, not the optimizer. The file's own number of steps is not used. With --equal both each
+row is trained for the larger of the two numbers of steps and measured at both, and O gets a report
+of each, in O/equal-steps and O/equal-compute. The learning rate of all rows is constant then
+(after the warm-up), since a rate that decays ends at one number of steps.
 
 An interrupted command continues: rows that are measured are kept, a half-trained run resumes.
 Several processes may work on the same O: each takes a run that no other one has.
 
 --curve N measures a run at N points, if it is given from the start. These scores are those of the
-averaged weights (EMA). Where the learning rate decays, a run that ends at such a point is better.
+averaged weights (EMA). Where the learning rate decays, a run that ends at such a point would have
+a better score than this one.
 """
 
 from __future__ import annotations

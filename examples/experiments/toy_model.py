@@ -35,7 +35,7 @@ nothing about results on photographs.
 
 ```bash
 xmdpt demo --no-train
-xmdpt sample --model toy --source person.png --pose pose.json
+xmdpt sample --model toy --source person.png --pose pose.json   # xmdpt synth renders such people
 ```
 
 ## How it was made
