@@ -65,7 +65,7 @@ def test_exact_comparison_includes_types_and_tables() -> None:
     assert encoder_difference(made, local("source", position_table="hub"), exact=True) is None
     for changed, named in (
         ({"dtype": "float32"}, "dtype bfloat16, not float32"),
-        ({"position_table": "transformers"}, "position_table hub, not transformers"),
+        ({"position_table": "stored"}, "position_table hub, not stored"),
         ({"sha256": "2" * 64}, f"sha256 {'1' * 12}, not {'2' * 12}"),
     ):
         other = on_hub("source", **{"position_table": "hub", **changed})

@@ -1,4 +1,4 @@
-"""DINOv2's position table against torch.hub's formulas, and which tokens are distinguished."""
+"""DINOv2's position table against torch.hub's formulas, and in records."""
 
 from __future__ import annotations
 
@@ -13,13 +13,11 @@ from safetensors.torch import load_file
 from transformers import Dinov2Config, Dinov2Model
 
 from xmdpt_cli.encoders.dino import Dino, resize_table
-from xmdpt_cli.encoders.identity import dataset_note, table_of, tables_differ
 from xmdpt_cli.encoders.weights import Origin
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.toy.encoders import toy_dino
 
-OLD: dict[str, Any] = {"kind": "hub", "id": "facebook/dinov2-giant", "sha256": "1" * 64}
-NEW = {**OLD, "position_table": "hub"}
+RECORD: dict[str, Any] = {"dtype": "float32", "sha256": "1" * 64, "position_table": "hub"}
 
 
 @pytest.fixture(scope="module", params=sorted(SHAPES))
@@ -48,10 +46,9 @@ def test_resized_tables_equal_torch_hub(grid: int, side: int) -> None:
     assert made.shape == (1, 1 + grid * grid, 5)
     torch.testing.assert_close(made[0].double(), expected, rtol=1e-4, atol=1e-4)
     assert torch.equal(made[:, 0], table[:, 0])  # the CLS position
-    if grid != side:
-        # the two ways differ far more than the tolerance
-        sized = resize_table(table, grid, "transformers")
-        assert rms(sized, made) > 0.01
+    if grid != side:  # transformers' way differs by far more than the tolerance
+        other = torch.from_numpy(hub_table(table[0].double().numpy(), grid, offset=0.0))
+        assert rms(made[0].double(), other) > 0.01
     half = resize_table(table.bfloat16(), grid)
     assert half.dtype == torch.bfloat16
     assert torch.equal(half, resize_table(table.bfloat16().float(), grid).bfloat16())
@@ -85,19 +82,6 @@ def test_transformers_does_not_resize_the_table(
         dino.net(pixel_values=images())
 
 
-def test_records_of_earlier_versions_use_the_table_of_transformers(folder: Path) -> None:
-    """Datasets and runs of earlier versions keep their tokens, to the bit."""
-    net = Dinov2Model.from_pretrained(folder).eval()
-    with torch.no_grad():
-        expected = net(pixel_values=images()).last_hidden_state
-    dino = Dino.load_recorded({**OLD, "dtype": "float32"}, folder)
-    assert torch.equal(dino.tokens(images()), expected)
-    assert dino.describe().keys() == {
-        *("kind", "id", "revision", "sha256", "dtype", "toy", "input_size", "length", "width")
-    }
-    assert "position_table" not in dino.describe()
-
-
 def test_saving_keeps_the_checkpoint(folder: Path, tmp_path: Path) -> None:
     dino = Dino.load(folder)
     dino.save(tmp_path / "copy")
@@ -113,7 +97,7 @@ def test_a_table_of_the_needed_grid_is_unchanged(tmp_path: Path) -> None:
     stored = load_file(folder / "model.safetensors")["embeddings.position_embeddings"]
     assert torch.equal(dino.net.embeddings.position_embeddings, stored)
     assert dino.describe()["position_table"] == "stored"
-    again = Dino.load(folder, positions="transformers")
+    again = Dino.load_recorded(dino.describe(), folder)
     assert torch.equal(again.tokens(images()), dino.tokens(images()))
 
 
@@ -131,47 +115,22 @@ def test_position_tables_that_are_not_square_are_refused() -> None:
 
 def test_invalid_records_are_refused(folder: Path) -> None:
     with pytest.raises(XmdptError, match="recorded as 'bilinear', which this version does not"):
-        Dino.load_recorded({**NEW, "position_table": "bilinear"}, folder)
+        Dino.load_recorded({**RECORD, "position_table": "bilinear"}, folder)
     for bad in ({"dtype": "float"}, {"dtype": "nn"}, {"autocast": 16}):
-        record = {**NEW, **bad}
+        record = {**RECORD, **bad}
         if bad == {"dtype": "float"}:  # torch's own alias
             assert Dino.load_recorded(record, folder).dtype == torch.float32
             continue
         with pytest.raises(XmdptError, match="unknown number type"):
             Dino.load_recorded(record, folder)
     # a toy's record, and a real network for it: loaded, for its identity to be refused by name
-    assert Dino.load_recorded({"toy": True, "sha256": "3" * 64}, folder).positions == "hub"
+    other = Dino.load_recorded({"toy": True, "sha256": "3" * 64}, folder)
+    assert other.describe()["position_table"] == "hub"
 
 
 def test_records_contain_the_table(folder: Path) -> None:
     assert Dino.load(folder).describe()["position_table"] == "hub"
-    toy = toy_dino("source", 64).describe()
-    assert "position_table" not in toy
-    assert table_of(toy) == "stored"
-    assert table_of(OLD) == "transformers"
-    assert table_of(NEW) == "hub"
-    # a published checkpoint that an earlier version converted: its files are not known
-    assert table_of({**OLD, "sha256": None}) == "hub"
-    vae = {"id": "vae", "sha256": "2" * 64}
-    old, new = ({"vae": vae, "source": one, "pose": one} for one in (OLD, NEW))
-    mixed = {"vae": vae, "source": NEW, "pose": OLD}
-    assert tables_differ(old, new)
-    assert tables_differ(new, mixed)
-    assert not tables_differ(old, old)
-    assert not tables_differ({"source": toy, "pose": toy}, new)
-
-
-def test_datasets_of_an_earlier_version_get_a_note() -> None:
-    def note(record: dict[str, Any]) -> str | None:
-        return dataset_note({"resolution": 512, "encoders": {"source": NEW, "pose": record}}, "d")
-
-    message = note(OLD)
-    assert message is not None
-    assert message.startswith("d was prepared by an earlier version")
-    assert "1.3 to 1.8 % (rms)" in message
-    assert "xmdpt prepare --root ROOT --out NEW --size 512" in message
-    assert note(NEW) is None
-    assert note({**OLD, "toy": True}) is None
+    assert "position_table" not in toy_dino("source", 64).describe()
 
 
 def test_autocast_keeps_the_residual_stream_in_float32(tmp_path: Path) -> None:

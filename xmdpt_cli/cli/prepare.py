@@ -13,7 +13,6 @@ from xmdpt_cli.cli.prepare_check import check
 from xmdpt_cli.cli.prepare_options import PrepareOptions
 from xmdpt_cli.cli.prepare_plan import Plan, say_plan, say_toys
 from xmdpt_cli.cli.workspace import DATA
-from xmdpt_cli.encoders.identity import dataset_note
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import human_bytes
 from xmdpt_cli.storage.stores import open_store
@@ -180,9 +179,6 @@ def _report(
             f"prepared {counted(images, 'image')} at {size} px{toy}: {pairs['train']} training and "
             f"{counted(pairs['test'], 'test pair')}, {total}, {len(skipped)} left out"
         )
-        note = dataset_note(manifest, outs[size])
-        if note is not None:
-            talk.warn(note)
     lines += [f"written: {path}" for path in made]
     too_many = len(skipped) > LOSS * (images + len(skipped))
     if not too_many:

@@ -6,7 +6,6 @@ from typing import Any
 
 from xmdpt_cli.cli.console import Talk
 from xmdpt_cli.data.manifest import repair_command
-from xmdpt_cli.encoders.identity import dataset_note
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import human_bytes
 from xmdpt_cli.utils.counts import counted
@@ -21,22 +20,18 @@ def check(talk: Talk, place: str, repair: bool, *, final: bool) -> list[str] | N
     else, so damage that remains raises XmdptError.
     """
     from xmdpt_cli.prepare.repair import repair_dataset
-    from xmdpt_cli.prepare.verify import check_dataset, try_manifest
+    from xmdpt_cli.prepare.verify import check_dataset
     from xmdpt_cli.storage.stores import open_store
 
     store = open_store(place)
     with talk.progress() as progress:
         report = check_dataset(store, progress=progress)
-    manifest = try_manifest(store)
-    note = dataset_note(manifest, place) if isinstance(manifest, dict) else None
-    if note is not None:
-        talk.warn(note)
     found = report.lines()
     for line in found[:_SHOWN]:
         talk.say(line)
     if len(found) > _SHOWN:
         talk.say(f"... and {len(found) - _SHOWN} lines more (--json has all)")
-    data: dict[str, Any] = {**report.to_dict(), "note": note}
+    data: dict[str, Any] = report.to_dict()
     ok, again = report.ok, False
     remake: list[str] = []
     lines = [

@@ -102,7 +102,6 @@ def _dataset(one: workspace.Dataset) -> dict[str, Any]:
         "train_pairs": one.counts["train"]["pairs"],
         "test_pairs": one.counts["test"]["pairs"],
         "toy": one.toy,
-        "old_tokens": one.old_tokens,
     }
 
 
@@ -222,7 +221,6 @@ def _dataset_words(one: dict[str, Any]) -> str:
     return (
         f"{one['resolution']} px, {counted(one['images'], 'image')}, "
         f"{one['train_pairs']:,} training and {counted(one['test_pairs'], 'test pair')}{_note(one)}"
-        + (", DINOv2 tokens of an earlier version" if one["old_tokens"] else "")
     )
 
 

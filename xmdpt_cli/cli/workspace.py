@@ -20,7 +20,6 @@ from typing import Any, TypeVar
 
 from xmdpt_cli.cli.next_command import quote, resume_command
 from xmdpt_cli.config import parse_toml, read_toml
-from xmdpt_cli.encoders.identity import old_tokens
 from xmdpt_cli.encoders.places import tiny_beside, with_places
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.utils import records
@@ -44,7 +43,6 @@ class Dataset:
     toy: bool
     counts: dict[str, dict[str, int]]  # split -> number of images and pairs
     sha256: list[tuple[str, str]]  # split and sha256 of each shard
-    old_tokens: bool  # made with another position table than the published tokens
 
     def shards(self, split: str | None = None) -> list[str]:
         """sha256 of its shards (of a split), which identify a dataset wherever it is."""
@@ -107,7 +105,6 @@ def dataset_at(path: str | Path) -> Dataset | None:
             bool(manifest["toy"]),
             {s: {k: int(manifest["counts"][s][k]) for k in ("images", "pairs")} for s in SPLITS},
             [(str(shard["split"]), str(shard["sha256"])) for shard in manifest["shards"]],
-            old_tokens(manifest.get("encoders") or {}),
         )
     return None
 

@@ -22,7 +22,6 @@ from xmdpt_cli.distillation.step import DistillStep
 from xmdpt_cli.distillation.steps import StepsStep
 from xmdpt_cli.distillation.student import build_student
 from xmdpt_cli.distillation.teacher import Teacher
-from xmdpt_cli.encoders.identity import dataset_note
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.model.config import built_with
@@ -50,8 +49,7 @@ class DistillTask(Task):
     def notes(self) -> list[str]:
         check_features(self.teacher, self.dataset)
         self._check_shapes()
-        note = dataset_note(self.dataset.manifest, self.dataset.path)
-        return [*self.config.doubts(), *([] if note is None else [note])]
+        return self.config.doubts()
 
     def _check_shapes(self) -> None:
         """XmdptError if the dataset's features do not have the shapes of the teacher's inputs."""

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from xmdpt_cli.encoders import weights
-from xmdpt_cli.encoders.identity import HUB, POSITION_TABLE, STORED, TRANSFORMERS, table_of
+from xmdpt_cli.encoders.identity import HUB, POSITION_TABLE, STORED, check_position_table
 from xmdpt_cli.encoders.vae import channels_first
 from xmdpt_cli.errors import XmdptError
 
@@ -40,22 +40,17 @@ def pose_input(poses: NDArray[np.uint8] | torch.Tensor) -> torch.Tensor:
     return pixels / pixels.amax(dim=(1, 2, 3), keepdim=True).clamp(min=1.0)
 
 
-def resize_table(table: torch.Tensor, grid: int, kind: str = HUB) -> torch.Tensor:
+def resize_table(table: torch.Tensor, grid: int) -> torch.Tensor:
     """Resize a position table (1, 1 + S * S, D), CLS first, to (1, 1 + grid * grid, D).
 
     A checkpoint has a table for 37 x 37 patches (518 px), an input of 224 px has 16 x 16 patches.
-    The table is resized bicubically without antialiasing, in one of two ways. HUB: torch.hub's
-    DINOv2, which the published code calls, samples it at the scale (16 + 0.1) / 37. TRANSFORMERS:
-    transformers from 4.48 on samples it at 16 / 37. The tokens differ by 1.3 to 1.8 % (rms).
+    The table is resized as in torch.hub's DINOv2, which the published code calls: bicubically,
+    without antialiasing, at the scale (16 + 0.1) / 37. transformers from 4.48 on samples it at
+    16 / 37, which changes the tokens by 1.3 to 1.8 % (rms).
 
     The type and the CLS position are kept; a table of that grid is returned unchanged. Raises
-    XmdptError for a table that is not square, or another ``kind``.
+    XmdptError for a table that is not square.
     """
-    if kind not in (HUB, TRANSFORMERS):
-        raise XmdptError(
-            f"DINOv2's position table is recorded as {kind!r}, which this version does not know",
-            "pip install --upgrade xmdpt-cli",
-        )
     positions, width = table.shape[1] - 1, table.shape[2]
     side = math.isqrt(positions)
     if side * side != positions or positions < 1:
@@ -66,12 +61,9 @@ def resize_table(table: torch.Tensor, grid: int, kind: str = HUB) -> torch.Tenso
     if side == grid:
         return table
     patches = table[:, 1:].float().reshape(1, side, side, width).permute(0, 3, 1, 2)
-    if kind == HUB:
-        # output position i is read at (i + 0.5) / scale - 0.5; floor(side * scale) of them: grid
-        scale = (grid + OFFSET) / side
-        patches = F.interpolate(patches, scale_factor=(scale, scale), mode="bicubic")
-    else:
-        patches = F.interpolate(patches, size=(grid, grid), mode="bicubic", align_corners=False)
+    # output position i is read at (i + 0.5) / scale - 0.5; floor(side * scale) of them: grid
+    scale = (grid + OFFSET) / side
+    patches = F.interpolate(patches, scale_factor=(scale, scale), mode="bicubic")
     patches = patches.permute(0, 2, 3, 1).reshape(1, grid * grid, width).to(table.dtype)
     return torch.cat((table[:, :1], patches), dim=1)
 
@@ -102,12 +94,12 @@ def _type(name: object) -> torch.dtype:
 
 
 class Dino(weights.FrozenNetwork):
-    """A frozen Dinov2Model. Input images are resized to ``input_size``.
+    """A frozen Dinov2Model. Input images are resized to ``input_size``, and the position table to
+    the patches of that input (``resize_table``).
 
-    ``positions``: how the position table is resized to the patches of that input
-    (``resize_table``). ``autocast``: the autocast type. Under autocast the residual stream stays in
-    the type of the weights, as in the published code: the tokens of 40 layers lose 5.8e-3 (rms),
-    with weights in bfloat16 1.5e-2.
+    ``autocast``: the autocast type. Under autocast the residual stream stays in the type of the
+    weights, as in the published code: the tokens of 40 layers lose 5.8e-3 (rms), with weights in
+    bfloat16 1.5e-2.
     """
 
     net: Dinov2Model
@@ -117,7 +109,6 @@ class Dino(weights.FrozenNetwork):
         net: Dinov2Model,
         origin: weights.Origin,
         *,
-        positions: str = HUB,
         autocast: torch.dtype | None = None,
     ) -> None:
         self.net = net.eval().requires_grad_(False)
@@ -125,10 +116,8 @@ class Dino(weights.FrozenNetwork):
         # a toy's config has its input size; the published config has 518, of the last training
         self.input_size = int(net.config.image_size) if origin.toy else INPUT_SIZE
         self._stored = net.embeddings.position_embeddings  # written by ``save``
-        # the record may be of another network, which needed no resizing
-        positions = HUB if positions == STORED else positions
-        table = resize_table(self._stored, self.grid, positions)
-        self.positions = STORED if table is self._stored else positions
+        table = resize_table(self._stored, self.grid)
+        self._position_table = STORED if table is self._stored else HUB
         # of the right grid: transformers does not resize it
         net.embeddings.position_embeddings = torch.nn.Parameter(table, requires_grad=False)
 
@@ -140,7 +129,6 @@ class Dino(weights.FrozenNetwork):
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         revision: str | None = None,
-        positions: str = HUB,
         autocast: torch.dtype | None = None,
     ) -> Dino:
         """Load from a hub id or a local transformers folder. XmdptError with what to fetch."""
@@ -151,7 +139,7 @@ class Dino(weights.FrozenNetwork):
             net = weights.load_net(
                 Dinov2Model, origin, what="DINOv2", key="model_type", value="dinov2", dtype=dtype
             )
-        return cls(net.to(device), origin, positions=positions, autocast=autocast)
+        return cls(net.to(device), origin, autocast=autocast)
 
     @classmethod
     def load_recorded(
@@ -162,14 +150,15 @@ class Dino(weights.FrozenNetwork):
         device: str | torch.device = "cpu",
         revision: str | None = None,
     ) -> Dino:
-        """Load from ``source``, to compute as when ``record`` (``describe``) was written."""
+        """Load from ``source``, to compute as when ``record`` (``describe``) was written. Raises
+        XmdptError as ``load``, and for a record of a later version."""
+        check_position_table(record)
         autocast = record.get("autocast")
         return cls.load(
             source,
             device=device,
             dtype=_type(record.get("dtype", "float32")),
             revision=revision,
-            positions=table_of(record),
             autocast=None if autocast is None else _type(autocast),
         )
 
@@ -215,9 +204,8 @@ class Dino(weights.FrozenNetwork):
         """JSON-ready record: ``Origin.describe``, input_size, length and width, the position table
         except of toys, and the autocast type if there is one."""
         more: dict[str, Any] = {}
-        # earlier versions recorded nothing, and used transformers' table
-        if not self.origin.toy and self.positions != TRANSFORMERS:
-            more[POSITION_TABLE] = self.positions
+        if not self.origin.toy:
+            more[POSITION_TABLE] = self._position_table
         if self.autocast is not None:
             more["autocast"] = str(self.autocast).removeprefix("torch.")
         return self.origin.describe(

@@ -1,7 +1,4 @@
-"""The three encoders in records, folders, options and messages, and how two records are compared.
-
-Also: which position table DINOv2's tokens were computed with, according to a record.
-"""
+"""The three encoders in records, folders, options and messages; how two records are compared."""
 
 from __future__ import annotations
 
@@ -10,6 +7,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from typing_extensions import NotRequired, TypedDict
+
+from xmdpt_cli.errors import XmdptError
 
 
 class Part(NamedTuple):
@@ -50,7 +49,7 @@ class DinoRecord(EncoderRecord):
     input_size: int  # pixels
     length: int  # tokens an image, CLS included
     width: int
-    position_table: NotRequired[str]  # see table_of
+    position_table: NotRequired[str]  # HUB or STORED; toys have none
     autocast: NotRequired[str | None]
 
 
@@ -126,63 +125,15 @@ def dino_name(record: Mapping[str, Any], expected: str) -> str:
 # how DINOv2's position table was resized (``dino.resize_table``), in an encoder's record
 POSITION_TABLE = "position_table"
 HUB = "hub"  # as torch.hub's DINOv2 does: the published tokens
-TRANSFORMERS = "transformers"  # as transformers does: xmdpt up to 0.1.0, which recorded nothing
 STORED = "stored"  # not at all: the checkpoint's grid is the one needed
-DINOS = ("source", "pose")
-DIFFERENCE = "1.3 to 1.8 % (rms)"  # of the tokens
 
 
-def table_of(record: Mapping[str, Any]) -> str:
-    """How the position table was resized for the tokens of a record (``Dino.describe``).
-
-    Toys need no resizing. The record of a converted published checkpoint has no sha256: its tokens
-    are torch.hub's. A record with a sha256 and without the key was written by xmdpt up to 0.1.0.
-    """
-    if record.get("toy"):
-        return STORED
-    before = HUB if record.get("sha256") is None else TRANSFORMERS
-    return str(record.get(POSITION_TABLE, before))
-
-
-def tables_of(encoders: Mapping[str, Any]) -> dict[str, str]:
-    """``table_of`` for both DINOv2 in a dataset's or model's ``encoders``."""
-    return {part: table_of(encoders.get(part) or {}) for part in DINOS}
-
-
-def tables_differ(made: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two records of encoders have different tables. A stored table matches both."""
-    tables = tables_of(made), tables_of(other)
-    return any({table[part] for table in tables} == {HUB, TRANSFORMERS} for part in DINOS)
-
-
-def old_tokens(encoders: Mapping[str, Any]) -> bool:
-    """Whether a dataset's or model's tokens use transformers' table, not the published one."""
-    return TRANSFORMERS in tables_of(encoders).values()
-
-
-def dataset_note(manifest: Mapping[str, Any], place: object) -> str | None:
-    """A note on a dataset whose tokens use transformers' table; None for any other dataset."""
-    if not old_tokens(manifest["encoders"]):
-        return None
-    return (
-        f"{place} was prepared by an earlier version, with DINOv2's position table as transformers "
-        f"resizes it: its tokens differ from the published ones by {DIFFERENCE}. A model trained "
-        "on it is sampled with the same table; published weights expect the published tokens. To "
-        f"make those: xmdpt prepare --root ROOT --out NEW --size {manifest['resolution']}"
-    )
-
-
-def token_notes(made: Mapping[str, Any], manifest: Mapping[str, Any], place: object) -> list[str]:
-    """Notes where a dataset's tokens are not the published ones, or not those that a model was
-    trained on (``made``: the model's record of encoders). The model can still be sampled."""
-    notes = [dataset_note(manifest, place)]
-    if tables_differ(made, manifest["encoders"]):
-        notes.append(
-            f"the model was trained on tokens of an earlier version, {place} has the published "
-            f"ones, which differ by {DIFFERENCE}: train it again on this dataset, or sample with "
-            "the dataset it was trained on"
-            if old_tokens(made)
-            else f"the model was trained on the published tokens, and {place} has those of an "
-            "earlier version: its images and numbers are not those of the published tokens"
+def check_position_table(record: Mapping[str, Any]) -> None:
+    """XmdptError if the tokens of a record (``Dino.describe``) have a position table that this
+    version cannot make. Toys record none."""
+    table = record.get(POSITION_TABLE, HUB)
+    if table not in (HUB, STORED):
+        raise XmdptError(
+            f"DINOv2's position table is recorded as {table!r}, which this version does not know",
+            "pip install --upgrade xmdpt-cli",
         )
-    return [note for note in notes if note is not None]

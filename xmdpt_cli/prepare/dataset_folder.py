@@ -17,7 +17,6 @@ from xmdpt_cli.data.manifest import (
     read_manifest,
 )
 from xmdpt_cli.datasets.listing import Listing
-from xmdpt_cli.encoders.identity import DIFFERENCE, DINOS, HUB, POSITION_TABLE
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import left_by_system
 from xmdpt_cli.prepare.make_shard import Settings, Target
@@ -146,17 +145,6 @@ def _refuse_other(out: Store, recorded: dict[str, Any], wanted: dict[str, Any]) 
         for content in (recorded, json.loads(json.dumps(wanted)))
     )
     differing = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
-    if _has_other_position_table(old, new):
-        of_position_table = {f"encoders.{part}.{key}" for part in DINOS for key in _TABLE_KEYS}
-        if set(differing) <= of_position_table and finished_manifest(out) is not None:
-            return  # a finished dataset is used as it is
-        raise XmdptError(
-            f"{out.url} was started by an earlier version, which resized DINOv2's position table "
-            f"otherwise: its tokens differ by {DIFFERENCE} from the published ones, which this "
-            "version makes, and one dataset holds tokens of one table",
-            "prepare it again: choose another --out, or remove that folder; or finish it with its "
-            f"own table: xmdpt prepare --check {out.url} --repair --root ROOT",
-        )
     if differing:
         named = ", ".join(
             f"{name} ({old.get(name, 'absent')} there, {new.get(name, 'absent')} now)"
@@ -166,20 +154,6 @@ def _refuse_other(out: Store, recorded: dict[str, Any], wanted: dict[str, Any]) 
             f"{out.url} was started with other settings: {named}",
             "choose another --out, or repeat the settings it was started with",
         )
-
-
-#: the fields of a DINOv2's record that depend on how an earlier version ran it
-_TABLE_KEYS = (POSITION_TABLE, "autocast", "dtype")
-
-
-def _has_other_position_table(old: dict[str, Any], new: dict[str, Any]) -> bool:
-    """Whether two sets of settings name the same DINOv2 with different position tables, one of them
-    that of an earlier version; other settings may differ besides."""
-    files = [f"encoders.{part}.sha256" for part in DINOS]
-    if any(old.get(name) is None or old.get(name) != new.get(name) for name in files):
-        return False
-    tables = [f"encoders.{part}.{POSITION_TABLE}" for part in DINOS]
-    return any(old.get(name) is None and new.get(name) == HUB for name in tables)
 
 
 def _flat(content: Any, prefix: str = "") -> dict[str, Any]:

@@ -18,7 +18,7 @@ from xmdpt_cli.data.sampler import PairIndices
 from xmdpt_cli.data.table import PairRef
 from xmdpt_cli.diffusion import start_noise
 from xmdpt_cli.encoders.decoder import Decoder
-from xmdpt_cli.encoders.identity import encoder_difference, token_notes
+from xmdpt_cli.encoders.identity import encoder_difference
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import content, only_process
 from xmdpt_cli.images import load_image
@@ -69,8 +69,6 @@ def generate(
     The process that finds all images complete writes the sheet and the final record (``finished``).
     """
     check_compatible(sampler, dataset, vae)
-    for note in token_notes(sampler.metadata["encoders"], dataset.manifest, dataset.path):
-        notify(note)
     record = _record(sampler, dataset, vae, config)
     pairs, names = dataset.pairs[:limit], sample_names(dataset.pairs)[:limit]
     own = range(shard.rank, len(pairs), shard.size)

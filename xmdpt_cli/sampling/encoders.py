@@ -16,7 +16,7 @@ import torch
 
 from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.encoders.dino import Dino
-from xmdpt_cli.encoders.identity import PARTS, encoder_difference, table_of
+from xmdpt_cli.encoders.identity import PARTS, check_position_table, encoder_difference
 from xmdpt_cli.encoders.missing import Needed, find_all
 from xmdpt_cli.encoders.openpose import BODY_FILE, DEFAULT_OPENPOSE, OpenPose
 from xmdpt_cli.encoders.places import (
@@ -202,13 +202,12 @@ class LazyEncoders:
             check_encoders(self._encoders, named)
 
     def _dino(self, part: str) -> Dino:
-        # as in ``xmdpt prepare``: float32, on a GPU under bfloat16 autocast; and with the position
-        # table that the model was trained with
         made = self.metadata["encoders"][part]
+        check_position_table(made)
+        # as in ``xmdpt prepare``: float32, on a GPU under bfloat16 autocast
         dino = Dino.load(
             self.where(part),
             device=self.device,
-            positions=table_of(made),
             autocast=torch.bfloat16 if self.device.type == "cuda" else None,
         )
         differs = encoder_difference(made, dino.describe())

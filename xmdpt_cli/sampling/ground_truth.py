@@ -12,7 +12,6 @@ import torch
 
 from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.data.loader import EvalBatch, eval_batches
-from xmdpt_cli.encoders.identity import dataset_note
 from xmdpt_cli.encoders.places import find_vae
 from xmdpt_cli.encoders.tiny_decoder import TinyDecoder, load_decoder
 from xmdpt_cli.encoders.vae import VAE, posterior_mean
@@ -56,9 +55,7 @@ class DatasetGroundTruth:
         self.dataset, self.generated = PairDataset(data, split), generated
         self.height = self.dataset.resolution
         self.toy = bool(self.dataset.manifest["toy"])
-        note = dataset_note(self.dataset.manifest, data)
-        #: for the user: about the tokens, and why there is no reconstruction row
-        self.notes = [] if note is None else [note]
+        self.notes: list[str] = []  #: for the user: why there is no reconstruction row
         names = sample_names(self.dataset.pairs)[:limit]
         if not generated.is_dir():
             raise XmdptError(f"no such folder: {generated}", "generate first: xmdpt sample --help")

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from safetensors import SafetensorError
 
-from xmdpt_cli.encoders.identity import dataset_note, dino_name
+from xmdpt_cli.encoders.identity import dino_name
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.model.checkpoint import read_config, settings_of, shapes_in
 from xmdpt_cli.model.config import built_with
@@ -40,7 +40,7 @@ def check_dataset(
 
     ``tokens``: "bf16" or "fp8", how the DINOv2 tokens must be stored; ``channels``: of the VAE's
     latents. A toy dataset can train any recipe; the differences are then returned as notes for the
-    user. Tokens that are not the published ones are a note, too.
+    user.
     """
     encoders = manifest["encoders"]
     if "vae" not in encoders or "scale" not in encoders["vae"]:
@@ -64,8 +64,7 @@ def check_dataset(
         if required and wanted != has
     ]
     if not wrong:
-        note = dataset_note(manifest, place)
-        return [] if note is None else [note]
+        return []
     message = f"the recipe requires {'; '.join(wrong)}"
     if manifest.get("toy"):
         return [f"{message}: accepted, as {place} was made with toy encoders"]

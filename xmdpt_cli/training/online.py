@@ -127,7 +127,7 @@ def find_encoders(
         if part == "vae":
             dtype = getattr(torch, wanted["dtype"])
             parts[part] = VAE.load(where, device=device, dtype=dtype, revision=revision)
-        else:  # with the position table of the cached tokens, which validation reads
+        else:
             parts[part] = Dino.load_recorded(wanted, where, device=device, revision=revision)
         differs = encoder_difference(wanted, parts[part].describe())
         if differs:

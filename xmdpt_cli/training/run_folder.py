@@ -15,7 +15,6 @@ from typing import Any
 from typing_extensions import NotRequired, TypedDict
 
 from xmdpt_cli import config as configuration
-from xmdpt_cli.encoders.identity import HUB, TRANSFORMERS, tables_of
 from xmdpt_cli.encoders.places import without_places, write_places
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import content, write_text, writing
@@ -66,7 +65,6 @@ class RunRecord(TypedDict):
     teacher_folder: NotRequired[str]
     initial: NotRequired[InitialModel]
     init_from: NotRequired[str]
-    position_tables: NotRequired[dict[str, str]]
     forced: NotRequired[list[dict[str, str]]]
 
 
@@ -101,7 +99,6 @@ def _identity_of(out: Path, task: Task, force: bool) -> tuple[dict[str, Any], bo
     config, manifest = task.config, task.dataset.manifest
     identity: dict[str, Any] = {
         "data": [shard["sha256"] for shard in manifest["shards"]],
-        "position_tables": tables_of(manifest["encoders"]),
         "config": {k: v for k, v in dataclasses.asdict(config).items() if k not in _FREE},
         **task.identity(),
     }
@@ -117,7 +114,7 @@ def _identity_of(out: Path, task: Task, force: bool) -> tuple[dict[str, Any], bo
         # without REPA the model has no projector
         switched = bool(settings.get("repa_weight")) != bool(identity["config"].get("repa_weight"))
         if before["data"] != identity["data"]:
-            differs["data"] = "another prepared dataset" + _other_tables(before, identity)
+            differs["data"] = "another prepared dataset"
         if before.get("teacher") != identity.get("teacher"):
             differs["teacher"] = "another model"
         was, now = before.get("initial"), identity.get("initial")
@@ -184,19 +181,6 @@ def other_run(out: Path, kind: str, differs: Mapping[str, str], hint: str) -> Xm
     """The error for a folder that holds another ``kind`` of training than the requested one."""
     named = "; ".join(f"{name}: {change}" for name, change in differs.items())
     return XmdptError(f"{out} holds another {kind}; what differs: {named}", hint)
-
-
-def _other_tables(before: RunRecord, now: dict[str, Any]) -> str:
-    """The difference of datasets whose DINOv2 tokens cannot be mixed in a run; else empty."""
-    known = before.get("position_tables")
-    new = now["position_tables"]
-    if known is None:  # a run started by an earlier version
-        known = {part: TRANSFORMERS for part, table in new.items() if table == HUB}
-    differing = [part for part, table in known.items() if table != new.get(part, table)]
-    if not differing:
-        return ""
-    named = ", ".join(f"{part} {known[part]} -> {new[part]}" for part in differing)
-    return f" with DINOv2 tokens of another position table ({named})"
 
 
 def _forced(out: Path, differs: dict[str, str], fixed: set[str], force: bool) -> dict[str, str]:
