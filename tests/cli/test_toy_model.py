@@ -251,6 +251,20 @@ def test_the_demo_shows_its_images_and_can_stop_there(capsys: Capture) -> None:
     assert {path.name for path in Path("xmdpt-demo").iterdir()} == {"toy-model"}
 
 
+def test_the_demo_replaces_images_of_an_earlier_toy_model(capsys: Capture) -> None:
+    result(capsys, "demo", "--no-train")
+    folder = Path("xmdpt-demo/toy-model")
+    record, image = folder / "samples.json", folder / "person_1_pose_1.png"
+    before = image.read_bytes()
+    made = json.loads(record.read_text())
+    record.write_text(json.dumps({**made, "model": "0" * 64, "trained_steps": 6000}))
+    image.write_bytes((folder / "person_2_pose_1.png").read_bytes())
+    summary, _ = result(capsys, "demo", "--no-train")
+    assert summary["toy_model"]["images"] == 8
+    assert image.read_bytes() == before
+    assert json.loads(record.read_text())["model"] == made["model"]
+
+
 def test_the_demo_trains_after_the_images(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[Path] = []
 

@@ -89,11 +89,21 @@ def test_silhouette_iou_tolerates_noise_and_feet_at_the_border() -> None:
     assert silhouette_iou(standing, person()) == pytest.approx(600 / (600 + 18 * 16))
 
 
+WHITE = (245, 242, 238)  # 20 from the background
+
+
 def test_light_stripes_and_white_clothes_inside_a_contour_are_part_of_the_silhouette() -> None:
-    striped, white = person(), person(colour=BACKGROUND)
-    striped[18:44:4, 23:41] = BACKGROUND
+    striped, white = person(), person(colour=WHITE)
+    striped[18:44:4, 23:41] = WHITE
     white[16:46, [22, 41]] = white[[16, 45], 22:42] = (60, 60, 60)
     assert silhouette_iou(striped, person()) == silhouette_iou(white, person()) == 1.0
+
+
+def test_background_inside_a_contour_is_no_part_of_the_silhouette() -> None:
+    akimbo = person()
+    noise = np.random.default_rng(0).integers(-4, 5, (10, 6, 3))
+    akimbo[20:30, 30:36] = np.array(BACKGROUND) + noise  # between an arm and the body
+    assert silhouette_iou(akimbo, person()) == 1 - 60 / 600
 
 
 def test_silhouettes_found_in_images_are_those_that_were_rendered() -> None:
@@ -103,8 +113,8 @@ def test_silhouettes_found_in_images_are_those_that_were_rendered() -> None:
         shape = np.full_like(rendering.image, 255)
         shape[rendering.silhouette] = 0
         found.append(silhouette_iou(rendering.image, shape))
-    # shadows on the floor and closed gaps are the difference; without what contours enclose: 0.87
-    assert np.mean(found) > 0.91
+    # shadows on the floor are the difference; without what contours enclose: 0.87
+    assert np.mean(found) > 0.92
 
 
 def test_silhouette_iou_of_two_empty_images_is_undefined() -> None:

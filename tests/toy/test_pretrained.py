@@ -64,7 +64,7 @@ def test_clothes_keep_their_colours(rows: list[Row]) -> None:
 
 def test_silhouettes_are_those_of_the_pose(rows: list[Row]) -> None:
     found = [silhouette_iou(row.generated, row.target.image) for row in rows]
-    assert np.mean(found) >= 0.86  # copies of the source: 0.41
+    assert np.mean(found) >= 0.89  # copies of the source: 0.46
 
 
 def test_hands_and_heads_are_where_the_skeleton_says(rows: list[Row]) -> None:

@@ -118,11 +118,24 @@ def _toy_images(talk: Talk, out: Path, started: float) -> dict[str, Any]:
 
     pipe = XMDPTPipeline.from_pretrained(folder)
     config = pipe.sampling_config()
+    _remove_images_of_another_version(out, pipe.sampler.identity)
     with talk.progress() as progress:
         record = generate_examples(pipe, examples_of(), config, out, progress=progress)
     image, seconds = out / record["sheet"], time.perf_counter() - started
     talk.say(f"images (source, pose, ground truth, generated): {image}, after {seconds:.0f} s")
     return {"image": str(image), "images": len(record["files"]), "seconds": round(seconds, 1)}
+
+
+def _remove_images_of_another_version(out: Path, model: str) -> None:
+    """Remove what the toy model of another version of the package has generated into ``out``."""
+    from xmdpt_cli.sampling.record import RECORD, read_record
+
+    if not (out / RECORD).is_file():
+        return
+    record = read_record(out)
+    if record.get("model") != model:
+        for name in (*record.get("files", ()), RECORD):
+            (out / name).unlink(missing_ok=True)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import binary_fill_holes
+from scipy import ndimage
 from torch import Tensor
 
 from xmdpt_cli.metrics.base import PairMetric
@@ -24,6 +24,7 @@ _TORSO = (2, 5, 11, 8)
 _SHRINK = 0.8  # of the torso, about its centre: excludes outlines, arms and background
 _GROW = 1.25  # of the torso, about its centre: includes outlines
 _FOREGROUND = 32  # grey levels from the background: above the noise of a small decoder
+_GAP = 8  # the same, median over a hole: below it the background is seen through a gap
 
 
 def torso_colour_error(
@@ -60,9 +61,9 @@ def silhouette_iou(generated: Pixels, ground_truth: Pixels) -> float:
     """Intersection over union of the two silhouettes, in [0, 1]; NaN if both are empty.
 
     Silhouette: the pixels that differ, in some channel, by more than a threshold from the
-    background of the image, which is the median colour of its outermost pixels, and the pixels that
-    they enclose: light stripes and white clothes inside a darker contour belong to the person. So
-    does a gap between body and arm if it is closed, in both images alike.
+    background of the image, which is the median colour of its outermost pixels, and what they
+    enclose: light stripes and white clothes inside a darker contour belong to the person. Enclosed
+    background does not, as between an arm and the body.
     """
     a, b = _silhouette(generated), _silhouette(ground_truth)
     union = int((a | b).sum())
@@ -129,6 +130,11 @@ def _background(image: Pixels) -> NDArray[np.float64]:
 
 
 def _silhouette(image: Pixels) -> NDArray[np.bool_]:
-    foreground = np.abs(image - _background(image)).max(axis=2) > _FOREGROUND
-    filled: NDArray[np.bool_] = binary_fill_holes(foreground)
-    return filled
+    distance = np.abs(image - _background(image)).max(axis=2)
+    silhouette: NDArray[np.bool_] = distance > _FOREGROUND
+    holes, count = ndimage.label(ndimage.binary_fill_holes(silhouette) & ~silhouette)
+    if count:
+        numbers = np.arange(1, count + 1)
+        of_the_person = numbers[ndimage.median(distance, holes, numbers) > _GAP]
+        silhouette |= np.isin(holes, of_the_person)
+    return silhouette
