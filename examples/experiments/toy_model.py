@@ -2,7 +2,7 @@
 
 Renders synthetic people, trains a VAE and a model on them, generates people who are not among
 them, measures these images, and writes ``DIR/model``: the folder that the package contains as
-``xmdpt_cli/toy/model``. An interrupted script resumes. One CPU core takes about two hours.
+``xmdpt_cli/toy/model``. An interrupted script resumes. One CPU core takes about four hours.
 """
 
 from __future__ import annotations
