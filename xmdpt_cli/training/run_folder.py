@@ -111,8 +111,6 @@ def _identity_of(out: Path, task: Task, force: bool) -> tuple[dict[str, Any], bo
     if before is not None:
         settings = {**_later_settings(config), **before["config"]}
         differs = differences(settings, identity["config"])
-        # without REPA the model has no projector
-        switched = bool(settings.get("repa_weight")) != bool(identity["config"].get("repa_weight"))
         if before["data"] != identity["data"]:
             differs["data"] = "another prepared dataset"
         if before.get("teacher") != identity.get("teacher"):
@@ -125,7 +123,10 @@ def _identity_of(out: Path, task: Task, force: bool) -> tuple[dict[str, Any], bo
             differs = {"command": f"xmdpt {other} -> xmdpt {task.command}"}  # not every setting
         identity["forced"] = before.get("forced", [])
         if differs:
-            fixed = set(differs) - FORCEABLE | ({"repa_weight"} if switched else set())
+            fixed = set(differs) - FORCEABLE
+            weights = settings.get("repa_weight"), identity["config"].get("repa_weight")
+            if "repa_weight" in differs and not all(weights):
+                fixed.add("repa_weight")  # without REPA the model has no projector
             identity["forced"].append(_forced(out, differs, fixed, force))
             latest = checkpoint.latest(out / "checkpoints")
             if latest is not None and checkpoint.step_of(latest) >= config.steps:
