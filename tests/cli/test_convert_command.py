@@ -183,7 +183,7 @@ def test_a_converted_model_samples(checkpoint: Path, tmp_path: Path, capsys: Cap
     people = ("--people", 1, "--test-people", 1, "--height", 64)
     assert call("synth", "--out", tmp_path / "raw", *people) == 0
     networks = ("--vae", tmp_path / "vae", "--dino-source", tmp_path / "dino")
-    prepare = ("prepare", "--root", tmp_path / "raw", "--size", 64)
+    prepare = ("prepare", "--root", tmp_path / "raw", "--resolution", 64)
     more = (*networks, "--dino-pose", tmp_path / "dino")
     assert call(*prepare, "--out", tmp_path / "data", *more) == 0
     assert call("convert", checkpoint, "--out", tmp_path / "m") == 0

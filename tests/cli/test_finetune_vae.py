@@ -19,7 +19,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     work = tmp_path_factory.mktemp("finetune")
     people = ["--people", 3, "--test-people", 2, "--height", 64]
     assert call("synth", "--out", work / "raw", *people) == 0
-    toy = ["--encoders", "toy", "--size", 32, "--vae-steps", 3]
+    toy = ["--encoders", "toy", "--resolution", 32, "--vae-steps", 3]
     assert call("prepare", "--root", work / "raw", "--out", work / "data", *toy) == 0
     return work / "data"
 

@@ -34,7 +34,7 @@ def test_help_shows_every_option_uncut(
     words = " ".join(shown.replace("│", " ").split())
     for parameter in (p for p in command.params if not getattr(p, "hidden", False)):
         for name in parameter.opts + parameter.secondary_opts:
-            assert re.search(rf"(^|\s){re.escape(name)}(\s|$)", words), name
+            assert re.search(rf"(^|[\s,]){re.escape(name)}([\s,]|$)", words), name
         for word in parameter.help.replace("\\[", "[").split():
             # a long word may be broken at its hyphens, and only there
             assert word in words or word.replace("-", "- ") in words or "-" in word, word
@@ -127,7 +127,7 @@ def test_a_variable_takes_precedence_over_a_preset(
     """flag > environment > file > preset: the settings of a dry run tell."""
     monkeypatch.setenv("XMDPT_SYNTH_HEIGHT", "64")
     assert run(["synth", "--people", "2", "--test-people", "1"]) == 0
-    toy = ["--encoders", "toy", "--size", "32", "--vae-steps", "2"]
+    toy = ["--encoders", "toy", "--resolution", "32", "--vae-steps", "2"]
     assert run(["prepare", "--root", "people", *toy]) == 0
     monkeypatch.setenv("XMDPT_TRAIN_BATCH_SIZE", "4")
     monkeypatch.setenv("XMDPT_TRAIN_EMA_WARMUP", "false")

@@ -85,7 +85,7 @@ def test_prepare(published: Path, tmp_path: Path, capsys: Capture) -> None:
     for i, name in enumerate(("front", "back", "side")):
         (tmp_path / "raw" / "ann").mkdir(parents=True, exist_ok=True)
         person(i).save(tmp_path / "raw" / "ann" / f"{name}.png")
-    words = ["prepare", "--root", tmp_path / "raw", "--out", tmp_path / "o", "--size", 32]
+    words = ["prepare", "--root", tmp_path / "raw", "--out", tmp_path / "o", "--resolution", 32]
     output = failed(capsys, *words)
     assert "4 networks are needed and not found" in output
     for name in (VAE, SOURCE, POSE, OPENPOSE):

@@ -94,7 +94,7 @@ def test_the_workflow_in_an_empty_folder(
 def test_the_workflow_with_a_vae_and_two_sizes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("XMDPT_PREPARE_SIZE", "32 64")
+    monkeypatch.setenv("XMDPT_PREPARE_RESOLUTION", "32 64")
     typed("xmdpt prepare --root DeepFashion", capsys)
     assert Path("data/64/dataset.json").is_file()
     typed("xmdpt train --size tiny --data data/32", capsys)

@@ -53,7 +53,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
             points = FIGURE if at == 0 else leaning(0.05 * at)
             write_pose(folder / f"{Path(view).stem}.json", points)
     ok("prepare", "--root", work / "raw", "--out", work / "data", "--encoders", "toy",
-       "--size", 32, "--vae-steps", 3)  # fmt: skip
+       "--resolution", 32, "--vae-steps", 3)  # fmt: skip
     ok("train", "--data", work / "data", "--out", work / "run", "--preset", "demo/tokens-64",
        "--steps", 2, "--batch-size", 4)  # fmt: skip
     return work

@@ -32,13 +32,13 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     work = tmp_path_factory.mktemp("prepare")
     people = ["--people", "3", "--test-people", "2", "--height", "64"]
     assert run(["synth", "--out", str(work / "raw"), *people]) == 0
-    toy = ["--encoders", "toy", "--size", "32", "--vae-steps", "2"]
+    toy = ["--encoders", "toy", "--resolution", "32", "--vae-steps", "2"]
     assert run(["prepare", "--root", str(work / "raw"), "--out", str(work / "data"), *toy]) == 0
     return work
 
 
 def options(work: Path, *, size: int = 32) -> list[object]:
-    return ["--root", work / "raw", "--size", size, "--encoders", work / "data" / "encoders"]
+    return ["--root", work / "raw", "--resolution", size, "--encoders", work / "data" / "encoders"]
 
 
 def test_the_plan_equals_the_prepared_dataset(work: Path, tmp_path: Path, capsys: Capture) -> None:
@@ -75,7 +75,7 @@ def test_a_plan_without_networks_names_what_is_unknown(
 
 def test_the_plan_with_toy_encoders(work: Path, tmp_path: Path, capsys: Capture) -> None:
     out = tmp_path / "out"
-    arguments = ["--root", work / "raw", "--out", out, "--encoders", "toy", "--size", 80]
+    arguments = ["--root", work / "raw", "--out", out, "--encoders", "toy", "--resolution", 80]
     arguments += ["--vae-steps", 2, "--limit", 1]
     text, err = run_prepare(capsys, 0, *arguments, "--dry-run", "--json")
     plan = json.loads(text)
@@ -93,7 +93,7 @@ def test_the_plan_with_toy_encoders(work: Path, tmp_path: Path, capsys: Capture)
 
 def test_two_sizes_at_once(work: Path, tmp_path: Path, capsys: Capture) -> None:
     both = tmp_path / "both"
-    text, _ = run_prepare(capsys, 0, *options(work), "--size", 48, "--out", both, "--json")
+    text, _ = run_prepare(capsys, 0, *options(work), "--resolution", 48, "--out", both, "--json")
     assert set(json.loads(text)["datasets"]) == {"32", "48"}
     run_prepare(capsys, 0, *options(work, size=48), "--out", tmp_path / "48")
     assert hashes(both / "48", "encoders") == hashes(tmp_path / "48", "encoders")
@@ -245,7 +245,7 @@ def unusual(work: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     folder = tmp_path_factory.mktemp("unusual")
     root = own_images(work, folder / "mine")
     with_keypoints(root)
-    arguments = ["--root", root, "--out", folder / "data", "--size", 32, "--layout", "people"]
+    arguments = ["--root", root, "--out", folder / "data", "--resolution", 32, "--layout", "people"]
     arguments += ["--seed", 3, "--tokens", "fp8", "--limit", 2, "--batch-size", 5]
     arguments += ["--encoders", work / "data" / "encoders"]
     assert run(["prepare", *map(str, arguments)]) == 0
@@ -279,7 +279,7 @@ def test_a_repair_uses_the_recorded_settings(
 @pytest.mark.parametrize(
     ("given", "named"),
     [
-        (["--size", 64], "--size 64 (recorded: 32)"),
+        (["--resolution", 64], "--resolution 64 (recorded: 32)"),
         (["--seed", 0], "--seed 0 (recorded: 3)"),
         (["--layout", "auto"], "--layout auto (recorded: people)"),
         (["--tokens", "bf16", "--limit", 1], "--tokens bf16 (recorded: fp8), --limit 1"),
@@ -331,7 +331,7 @@ def test_a_repair_with_a_wrong_root_or_network_changes_nothing(
         (["--root", "x", "--out", "y", "--encoders", "nowhere"], "nowhere"),
         (["--root", "x", "--out", "s3://bucket/set", "--encoders", "toy"], "--out is a URL"),
         (["--root", "x", "--out", "y", "--pose", "guess"], "--pose"),
-        (["--root", "x", "--out", "y", "--size", "100"], "100\nhint: the published sizes are"),
+        (["--root", "x", "--out", "y", "--size", "100"], "100\nhint: the published ones are"),
         (["--root", "x", "--out", "y", "--encoders", "toy", "--vae", "z"], "cannot be combined"),
         (["--root", ".", "--out", "y", "--layout", "heap"], "layout"),
     ],

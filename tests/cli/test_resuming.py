@@ -32,7 +32,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def prepare(work: Path, out: Path) -> list[object]:
-    toy = ["--encoders", "toy", "--size", 32, "--vae-steps", 3]
+    toy = ["--encoders", "toy", "--resolution", 32, "--vae-steps", 3]
     return ["prepare", "--root", work / "raw", "--out", out, *toy]
 
 

@@ -36,7 +36,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Drawn people, prepared with toy encoders and trained for a few steps."""
     work = tmp_path_factory.mktemp("way")
     ok("synth", "--out", work / "raw", "--people", 3, "--test-people", 2, "--height", 64)
-    toy = ["--encoders", "toy", "--size", 32, "--vae-steps", 3]
+    toy = ["--encoders", "toy", "--resolution", 32, "--vae-steps", 3]
     ok("prepare", "--root", work / "raw", "--out", work / "data", *toy)
     train(work, "run")
     return work
@@ -368,7 +368,7 @@ def test_missing_inputs_are_named(
     [
         ["prepare", "--root", "r", "--out", "o", "--encoders", "best"],
         ["prepare", "--root", "r", "--out", "o", "--encoders", "toy", "--vae", "v"],
-        ["prepare", "--root", "r", "--out", "o", "--size", "100"],
+        ["prepare", "--root", "r", "--out", "o", "--resolution", "100"],
         ["evaluate", "--target", "t"],
         ["evaluate", "--target", "t", "--generated", "g", "--limit", "1"],
         ["evaluate", "--target", "t", "--model", "m"],
@@ -387,7 +387,7 @@ def test_wrong_options_exit_2(arguments: list[str], capsys: Capture) -> None:
 def test_a_model_of_another_size_is_refused(work: Path, tmp_path: Path, capsys: Capture) -> None:
     """A model of 32 px on a dataset of 64 px, and on a dataset with features of other encoders."""
     toy = ["--encoders", "toy", "--vae-steps", 1, "--limit", 1]
-    for name, more in (("64", ["--size", 64]), ("other", ["--size", 32, "--seed", 1])):
+    for name, more in (("64", ["--resolution", 64]), ("other", ["--size", 32, "--seed", 1])):
         ok("prepare", "--root", work / "raw", "--out", tmp_path / name, *toy, *more)
         capsys.readouterr()
         args = ["sample", "--data", tmp_path / name, "--model", work / "run/model"]
@@ -399,7 +399,7 @@ def test_a_model_of_another_size_is_refused(work: Path, tmp_path: Path, capsys: 
 def test_missing_pretrained_weights_are_an_error(
     work: Path, tmp_path: Path, capsys: Capture
 ) -> None:
-    args = ["prepare", "--root", work / "raw", "--out", tmp_path / "data", "--size", 64]
+    args = ["prepare", "--root", work / "raw", "--out", tmp_path / "data", "--resolution", 64]
     assert run([str(a) for a in args]) == 1
     output = capsys.readouterr().err
     assert "stabilityai/sd-vae-ft-mse" in output
@@ -419,7 +419,7 @@ def test_two_processes_do_not_share_a_folder(work: Path, tmp_path: Path, capsys:
 def test_real_photographs(shared: Callable[[str], Path], tmp_path: Path, capsys: Capture) -> None:
     """prepare, train, sample, evaluate on real DeepFashion images with toy encoders."""
     root, data = shared("deepfashion_sample"), tmp_path / "data"
-    toy = ["--encoders", "toy", "--size", 64, "--vae-steps", 20, "--limit", 6]
+    toy = ["--encoders", "toy", "--resolution", 64, "--vae-steps", 20, "--limit", 6]
     done = result(capsys, "prepare", "--root", root, "--out", data, *toy)
     assert done["toy"] is True
     assert done["skipped"] == []

@@ -189,7 +189,7 @@ def test_a_converted_model_takes_the_newest_dataset_of_its_size() -> None:
     dataset("512", resolution=512)
     with pytest.raises(XmdptError, match="no prepared dataset of 256 px") as caught:
         dataset_of(workspace.models()[0])
-    assert "--size 256" in caught.value.hint
+    assert "--resolution 256" in caught.value.hint
     dataset("256", age=50)
     assert dataset_of(workspace.models()[0]) == (Path("data/256"), "newest of 1")
 
@@ -393,7 +393,7 @@ def test_invalid_records_are_not_a_bug(
     ("place", "line"),
     [
         ("bench", "bench --size tiny"),
-        ("data", "prepare --root people --encoders toy --size 32 --vae-steps 2"),
+        ("data", "prepare --root people --encoders toy --resolution 32 --vae-steps 2"),
         ("people", "synth --people 1 --test-people 1 --height 64"),
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 SHORT = {
     "XMDPT_PREPARE_ENCODERS": "toy",
-    "XMDPT_PREPARE_SIZE": "32",
+    "XMDPT_PREPARE_RESOLUTION": "32",
     "XMDPT_PREPARE_VAE_STEPS": "2",
     "XMDPT_TRAIN_STEPS": "2",
     "XMDPT_TRAIN_BATCH_SIZE": "2",

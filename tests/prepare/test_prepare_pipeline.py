@@ -260,7 +260,8 @@ def test_limit_and_plan(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["size", "items_per_shard", "batch_size", "limit"])
 def test_impossible_numbers(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ConfigError, match=f"{name} must be at least 1"):
+    shown = "resolution" if name == "size" else name
+    with pytest.raises(ConfigError, match=f"{shown} must be at least 1"):
         prepare(make_dataset(tmp_path / "raw"), tmp_path / "out", **{name: 0})
     assert not (tmp_path / "out").exists()
 

@@ -74,7 +74,7 @@ def test_datasets_of_other_settings_are_refused(changes: dict[str, Any], named: 
     assert named in error.value.message
     assert error.value.message.count("(the dataset's") == 1
     assert error.value.hint == (
-        "make the right one: xmdpt prepare --root ROOT --out OUT --size 256 "
+        "make the right one: xmdpt prepare --root ROOT --out OUT --resolution 256 "
         "--dino-source facebook/dinov2-giant --dino-pose facebook/dinov2-base --tokens bf16"
     )
     toy = manifest(**changes, toy=True)

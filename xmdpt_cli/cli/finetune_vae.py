@@ -50,7 +50,8 @@ def finetune_vae(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder to write or resume, diffusers format [vae/SIZE; tiny: vae-tiny/SIZE]."
+            help="Folder to write or resume, diffusers format [vae/RESOLUTION; tiny: "
+            "vae-tiny/RESOLUTION]."
         ),
     ] = None,
     vae: Annotated[

@@ -23,7 +23,7 @@ LOSS = 0.01  # share of the images and pairs that may be left out before it is a
 
 @panels(
     {
-        "Dataset": "root out size layout pose frame limit seed write-annotations",
+        "Dataset": "root out resolution layout pose frame limit seed write-annotations",
         "Networks": "encoders vae dino-source dino-pose openpose tokens vae-steps",
         "Execution": "batch-size workers strict dry-run",
         "Verification": "check repair",

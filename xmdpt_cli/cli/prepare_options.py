@@ -25,11 +25,15 @@ class PrepareOptions:
     ] = None
     out: Annotated[
         str | None,
-        typer.Option(help="Folder or URL to write, or to resume [data/SIZE]."),
+        typer.Option(help="Folder or URL to write, or to resume [data/RESOLUTION]."),
     ] = None
-    size: Annotated[
+    resolution: Annotated[
         list[int] | None,
-        typer.Option(help="Side of the square images in pixels; repeat for several [256]."),
+        typer.Option(
+            "--resolution",
+            "--size",
+            help="Side of the square images in pixels; repeat for several [256].",
+        ),
     ] = None
     layout: Annotated[
         str,
@@ -124,8 +128,8 @@ class PrepareOptions:
 
     @property
     def outs(self) -> dict[int, str]:
-        """Size in pixels -> the folder or URL of its dataset."""
-        sizes = sorted(set(self.size or [256]))
+        """Resolution in pixels -> the folder or URL of its dataset."""
+        sizes = sorted(set(self.resolution or [256]))
         if self.out and len(sizes) == 1:
             return {sizes[0]: self.out}
         parent = f"{self.out or DATA}".rstrip("/")
@@ -177,6 +181,6 @@ class PrepareOptions:
         for size in self.outs:
             if size < 16 or size % 16:
                 raise ConfigError(
-                    f"--size must be a positive multiple of 16, not {size}",
-                    "the published sizes are --size 256 and --size 512",
+                    f"--resolution must be a positive multiple of 16, not {size}",
+                    "the published ones are --resolution 256 and --resolution 512",
                 )

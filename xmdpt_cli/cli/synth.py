@@ -62,7 +62,7 @@ def synth(
     talk.result(
         plain(dataclasses.asdict(summary)),
         text=f"{made}: {summary.train_images} training and {summary.test_images} test images "
-        f"in {out}\nnext: xmdpt prepare --root {out} --encoders toy --size 64",
+        f"in {out}\nnext: xmdpt prepare --root {out} --encoders toy --resolution 64",
     )
 
 

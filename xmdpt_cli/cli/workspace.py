@@ -209,7 +209,7 @@ def newest_dataset(resolution: int | None = None) -> tuple[Dataset, str]:
             f"{interrupted[0]} is not finished: its preparation was interrupted",
             "run the same xmdpt prepare command again: it resumes",
         )
-    kind, size = (f" of {resolution} px", f" --size {resolution}") if resolution else ("", "")
+    kind, size = (f" of {resolution} px", f" --resolution {resolution}") if resolution else ("", "")
     raise XmdptError(
         f"no prepared dataset{kind} in {DATA}/",
         f"make one: {prepare_command()}{size}; or name one: --data DIR",

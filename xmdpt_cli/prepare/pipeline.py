@@ -229,7 +229,7 @@ def _check(
 ) -> None:
     """Raises ConfigError for impossible arguments."""
     numbers = {"items_per_shard": items_per_shard, "batch_size": batch_size, "limit": limit}
-    for name, value in [*(("size", size) for size in outs), *numbers.items()]:
+    for name, value in [*(("resolution", size) for size in outs), *numbers.items()]:
         if value is not None and value < 1:
             raise ConfigError(f"{name} must be at least 1, not {value}")
     if workers < 0:

@@ -95,7 +95,7 @@ class Record:
             "tokens": self.content["tokens"],
             "limit": self.content["limit"],
         }
-        recorded["size"] = [self.size]
+        recorded["resolution"] = [self.size]
         networks = self.content["encoders"]
         toys = {bool(networks[name].get("toy")) for name in PARTS}
         if "encoders" in given and given["encoders"] in ("toy", "pretrained"):

@@ -52,7 +52,9 @@ def remake_shards(
         raise ConfigError("--repair runs in one process only", "start it without torchrun")
     store = open_store(place)
     record = Record.read(store)
-    record.refuse({name: sorted(set(v)) if name == "size" else v for name, v in given.items()})
+    record.refuse(
+        {name: sorted(set(v)) if name == "resolution" else v for name, v in given.items()}
+    )
     listing = find_dataset(
         root,
         layout=record.value("layout", given, "auto"),

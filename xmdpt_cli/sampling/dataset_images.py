@@ -150,7 +150,7 @@ def check_features(sampler: Sampler, dataset: PairDataset) -> None:
         raise XmdptError(
             f"the model generates {metadata['resolution']} px, the dataset was prepared at "
             f"{size} px",
-            "prepare the dataset at the model's resolution: xmdpt prepare --size "
+            "prepare the dataset at the model's resolution: xmdpt prepare --resolution "
             f"{metadata['resolution']}",
         )
     for part in ("vae", "source", "pose"):

@@ -73,7 +73,7 @@ def check_dataset(
 
 def _prepare_command(recipe: DatasetRequirements, manifest: Mapping[str, Any], tokens: str) -> str:
     """A hint with the command that prepares a dataset for the recipe."""
-    parts = [f"xmdpt prepare --root ROOT --out OUT --size {_size(recipe, manifest)}"]
+    parts = [f"xmdpt prepare --root ROOT --out OUT --resolution {_size(recipe, manifest)}"]
     for option, name in (
         ("--dino-source", recipe.source_encoder),
         ("--dino-pose", recipe.pose_encoder),
