@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 HIDDEN = 2048  # of the MLP (REPA)
-#: Share of the mean over tokens that spatial normalisation subtracts: iREPA's gamma, a setting
-#: there. With 1 each channel is a z-score.
-GAMMA = 1.0
+#: Share of the mean over tokens that spatial normalisation subtracts: iREPA's gamma, with the
+#: default of its released training code for latent diffusion
+GAMMA = 0.6
 #: How hidden tokens are projected
 PROJECTIONS = ("mlp", "conv")
 
@@ -67,8 +67,8 @@ def repa_target(tokens: Tensor, grid: int, norm: str = "none") -> Tensor:
 def spatial_norm(x: Tensor) -> Tensor:
     """(x - gamma E[x]) / (std[x] + 1e-6) over the tokens of each image and channel: (N, T, W).
 
-    It removes what all tokens of an image have in common, so that their cosine similarity is that
-    of the differences between them.
+    It removes most of what all tokens of an image have in common, so that their cosine similarity
+    is more that of the differences between them.
     """
     deviation, mean = torch.std_mean(x, dim=1, keepdim=True)
     return (x - GAMMA * mean) / (deviation + 1e-6)
