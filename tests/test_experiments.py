@@ -206,6 +206,52 @@ def test_ablations(
         ablations.main([*given, "--rows", "no-warmup"])
 
 
+def test_a_folder_of_ablations_keeps_its_settings_and_its_runs(
+    prepared: Prepared,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ablations = script("ablations")
+    monkeypatch.setattr(ablations, "pair_flops", lambda task: 1)
+    folder, out = tmp_path / "rows", tmp_path / "out"
+    folder.mkdir()
+    ablation(folder, "no-flip", "no flip", "flip = false")
+    ablation(folder, "no-warmup", "no warm-up", "warmup_steps = 0")
+    given = [str(folder), "--data", str(prepared.data), "--out", str(out), "--limit", "1"]
+    given += ["--equal", "steps", "--steps", "1", "--seed"]
+    ablations.main([*given, "0", "1", "--rows", "no-flip"])
+    assert "one seed" not in capsys.readouterr().out
+    ablations.main([*given, "0", "--rows", "no-warmup"])
+    found = json.loads((out / "records.json").read_text())
+    assert [(r["row"], r["seed"]) for r in found] == [
+        ("base", 0), ("base", 1), ("no-flip", 0), ("no-flip", 1), ("no-warmup", 0)
+    ]  # fmt: skip
+
+    def files() -> dict[str, bytes]:
+        return {str(p): p.read_bytes() for p in out.rglob("*") if p.is_file()}
+
+    before = files()
+    for more, differs in (
+        (["--steps", "2"], "steps: 1 -> 2"),
+        (["--equal", "both"], "equal: steps -> both"),
+    ):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            ablations.main([*given, "0", *more])
+        assert ended.value.code == 1
+        error = f"error: {out} holds another comparison; what differs: {differs}\n"
+        hint = "hint: choose another --out, or give the same settings to continue\n"
+        assert capsys.readouterr().err == error + hint
+        assert files() == before
+    # where every row fails, the report remains
+    for run in out.glob("*-seed*/run.json"):
+        run.write_text(json.dumps({**json.loads(run.read_text()), "data": ["0" * 64]}))
+    with pytest.raises(SystemExit, match="base-seed0: "):
+        ablations.main([*given, "0"])
+    assert (out / "table.md").read_bytes() == before[str(out / "table.md")]
+
+
 def test_ablations_at_equal_steps_and_equal_compute(
     prepared: Prepared,
     tmp_path: Path,
@@ -301,9 +347,19 @@ def test_the_table_of_ablations_pairs_the_seeds(tmp_path: Path) -> None:
     ]  # fmt: skip
     report.write_report(tmp_path, records, "about")
     table = (tmp_path / "table.md").read_text()
+    assert "| row | steps | GFLOP a step | seeds | ssim_256 | torso colour error |" in table
+    assert "same seed; bold: the 95 % interval excludes 0." in table
+    assert "mean and 95 % interval over the seeds" in (tmp_path / "differences.svg").read_text()
     assert "| base | 4 | 2 | 3 | 0.5 ± 0 | 20 ± 25 |" in table  # 4.303 * 10 / sqrt(3)
     assert "| a | +0 ± 0 | **-1 ± 0.25 better** |" in table
     assert "| b | +0 ± 0 | +0 ± 2.5 |" in table
+    report.write_report(tmp_path, [one for one in records if one["seed"] == 0], "about")
+    table = (tmp_path / "table.md").read_text()
+    assert "Difference to the base with the same seed; one seed: no interval." in table
+    assert "95 %" not in table
+    chart = (tmp_path / "differences.svg").read_text()
+    assert "one seed: no interval" in chart
+    assert "95 %" not in chart
 
 
 @pytest.mark.parametrize(

@@ -18,12 +18,13 @@ from xmdpt_cli.report.tables import Table
 BASE = "base"  # the row that the others are compared with
 MAIN = "ssim_256"  # the metric of the charts
 NAMES = {
-    "ssim_256": "SSIM",
+    "ssim_256": "ssim_256",
     "psnr": "PSNR",
     LPIPS: "LPIPS (toy)",
     "torso_colour_error": "torso colour error",
     "silhouette_iou": "silhouette IoU",
 }
+NO_INTERVAL = "one seed: no interval"
 Record = dict[str, Any]
 Groups = dict[str, dict[int, Record]]  # row -> seed -> record
 
@@ -88,7 +89,8 @@ def difference_table(groups: Groups) -> list[str]:
                 for name, found in zip(measures, each, strict=True)
             ]
             rows.append([_title(group), *cells])
-    about = "Difference to the base with the same seed; bold: the 95 % interval excludes 0."
+    note = "bold: the 95 % interval excludes 0" if _have_intervals(groups) else NO_INTERVAL
+    about = f"Difference to the base with the same seed; {note}."
     return [about, Table("", ["row", *(NAMES[name] for name in measures)], rows).markdown()]
 
 
@@ -148,7 +150,15 @@ def difference_chart(groups: Groups) -> Chart:
             interval = None if half is None else (mean - half, mean + half)
             rows.append(Estimate(_title(group), mean, interval))
     title = f"{NAMES[MAIN]} of held-out pairs: difference to {_title(groups[BASE])}"
-    return interval_chart(rows, "mean and 95 % interval over the seeds", title)
+    whole = "mean and 95 % interval over the seeds"
+    return interval_chart(rows, whole if _have_intervals(groups) else NO_INTERVAL, title)
+
+
+def _have_intervals(groups: Groups) -> bool:
+    """Whether any row shares two seeds or more with the base."""
+    return any(
+        len(set(group) & set(groups[BASE])) > 1 for row, group in groups.items() if row != BASE
+    )
 
 
 def curve_chart(groups: Groups) -> Chart:

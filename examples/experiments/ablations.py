@@ -22,7 +22,9 @@ of each, in O/equal-steps and O/equal-compute. The learning rate of all rows is 
 (after the warm-up), since a rate that decays ends at one number of steps.
 
 An interrupted command continues: rows that are measured are kept, a half-trained run resumes.
-Several processes may work on the same O: each takes a run that no other one has.
+Several processes may work on the same O: each takes a run that no other one has. O keeps its base,
+--steps, --equal and dataset (settings.json); a command with others needs another O. The report has
+every finished run of FOLDER's rows, also with seeds and rows that this command does not name.
 
 --curve N measures a run at N points, if it is given from the start. These scores are those of the
 averaged weights (EMA). Where the learning rate decays, a run that ends at such a point would have
@@ -46,16 +48,16 @@ from safetensors.torch import load_file
 
 from xmdpt_cli.config import differing, layers, resolve
 from xmdpt_cli.errors import ConfigError, XmdptError
-from xmdpt_cli.files import only_process, write_text, writing
+from xmdpt_cli.files import content, only_process, write_text, writing
 from xmdpt_cli.training.checkpoint import EMA, step_of, steps_in
 from xmdpt_cli.training.config import TrainConfig
 from xmdpt_cli.training.estimate import pair_flops
 from xmdpt_cli.training.loop import train, training_pairs
-from xmdpt_cli.training.run_folder import read_run
+from xmdpt_cli.training.run_folder import differences, other_run, read_run
 from xmdpt_cli.training.task import TrainTask
 from xmdpt_cli.utils import records
 
-RECORD, FLOPS = "ablation.json", "flops.json"
+RECORD, FLOPS, SETTINGS = "ablation.json", "flops.json", "settings.json"
 #: settings that a campaign sets itself
 _OWN = ("steps", "seed", "checkpoint_every", "keep_checkpoints", "keep_every")
 
@@ -103,28 +105,49 @@ class Campaign:
                 f"no such row in {args.folder}: {', '.join(sorted(unknown))}",
                 f"its rows are {', '.join(names)}",
             )
-        if args.rows:
-            rows = [row for row in rows if row.name in (BASE, *args.rows)]
-        self.rows = rows
+        self.named = {BASE, *(args.rows or names)}  # the others are only reported
         self.steps = args.steps or rows[0].config.steps  # of the base
         self.seeds = args.seed
-        if self.equal == "both":
-            self._make_constant()
+        self.all_rows = self._constant(rows) if self.equal == "both" else rows
+        self.rows = [row for row in self.all_rows if row.name in self.named]
         manifest = training_pairs(self.data, self.out).manifest
         # as a run's folder records them
         self.shards = [shard["sha256"] for shard in manifest["shards"]]
+        self._keep_settings()
 
-    def _make_constant(self) -> None:
-        """Make a run of each row what it is after any number of steps. Raises ConfigError."""
+    def _constant(self, rows: list[Row]) -> list[Row]:
+        """The rows with runs that are the same after a step, however many follow, without those
+        that cannot be. Raises ConfigError."""
         if self.points:
             raise ConfigError("--equal both measures at two points of its own", "without --curve")
-        self.rows = [row._replace(config=replace(row.config, decay="none")) for row in self.rows]
-        bound = [row.name for row in self.rows if row.config.fixed_length]
+        rows = [row._replace(config=replace(row.config, decay="none")) for row in rows]
+        bound = [row.name for row in rows if row.config.fixed_length and row.name in self.named]
         if bound:
             raise ConfigError(
                 f"what a step of {', '.join(bound)} does depends on the number of steps",
                 "--equal steps or --equal compute",
             )
+        return [row for row in rows if not row.config.fixed_length]
+
+    def _keep_settings(self) -> None:
+        """Write settings.json. Raises XmdptError if the folder has other settings."""
+        file = self.out / SETTINGS
+        settings = {
+            "base": self.all_rows[0].title,
+            "steps": self.steps,
+            "equal": self.equal,
+            "data": self.shards,
+        }
+        with only_process(self.out, ".settings.lock", wait=True):
+            before = records.read_if_there(dict[str, Any], file)
+            differs = differences(before or settings, settings)
+            if "data" in differs:
+                differs["data"] = "another prepared dataset"
+            if differs:
+                hint = "choose another --out, or give the same settings to continue"
+                raise other_run(self.out, "comparison", differs, hint)
+            if before is None:
+                write_text(file, json.dumps(settings, indent=1))
 
     def flops(self, row: Row) -> float:
         """FLOPs of a step; kept in a file, since counting takes seconds."""
@@ -221,14 +244,24 @@ class Campaign:
                 found.append({"steps": step_of(checkpoint), "scores": _scores(held_out)})
         return [*found, {"steps": record["steps"], "scores": record["scores"]}]
 
+    def seeds_of(self, row: Row) -> list[int]:
+        """The seeds with which the row has a run, by this command or an earlier one."""
+        prefix = f"{row.name}-seed"
+        found = [name.removeprefix(prefix) for name in content(self.out) if name.startswith(prefix)]
+        return sorted(int(seed) for seed in found if seed.isdecimal())
+
     def report(self) -> None:
-        """Write what is measured so far."""
-        runs = [(row, self.record(row, seed)) for row in self.rows for seed in self.seeds]
+        """Write what is measured so far, if anything is."""
+        runs = [
+            (row, self.record(row, seed)) for row in self.all_rows for seed in self.seeds_of(row)
+        ]
         done = [  # the title may have changed since
             (record | {"title": row.title}, self.lengths(row))
             for row, record in runs
             if record is not None
         ]
+        if not done:  # every row failed: a report of before remains
+            return
         with only_process(self.out, ".report.lock", wait=True):
             for folder, equal in self.reports().items():
                 read = [
@@ -240,7 +273,9 @@ class Campaign:
 
     def tables(self) -> str:
         """The tables that ``report`` wrote, and where."""
-        files = [out / "table.md" for out in self.reports()]
+        files = [path for out in self.reports() if (path := out / "table.md").is_file()]
+        if not files:
+            return "no report: nothing is measured"
         tables = "\n".join(file.read_text(encoding="utf-8") for file in files)
         return f"{tables}\nwritten: {', '.join(map(str, files))}"
 
