@@ -223,6 +223,28 @@ def test_an_unknown_preset_gets_the_nearest_ones_as_hint(name: str, hint: str) -
     assert len(error.value.hint) < 200
 
 
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        (
+            'base = "mine.toml"',
+            "a.toml: base: no such preset",
+            "a base is the name of a preset, not",
+        ),
+        ("timestep_power = 0.5", "timestep_power is a setting of [train]", "below a line [train]"),
+        ("timestep_powre = 0.5", "unknown key 'timestep_powre'", "this command reads [train]"),
+        ("[sample]\nsteps = 3", "unknown table 'sample'", "this command reads [train]"),
+    ],
+)
+def test_what_is_above_the_table_is_named(
+    tmp_path: Path, text: str, message: str, hint: str
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        resolve(TrainConfig, "train", {}, file=write(tmp_path / "a.toml", text + "\n"))
+    assert message in error.value.message
+    assert hint in error.value.hint
+
+
 def test_an_unknown_key_gets_the_nearest_ones_as_hint(tmp_path: Path) -> None:
     for key, hint in (("contrastiv_weight", "did you mean contrastive_weight"), ("x", "known")):
         file = write(tmp_path / "a.toml", f"[train]\n{key} = 1\n")

@@ -125,7 +125,9 @@ def _with_bases(kind: type[Any], section: str, text: str, where: str) -> list[La
         try:
             text, where = preset_of(section, base), base
         except ConfigError as err:
-            raise ConfigError(f"{where}: base: {err.message}", err.hint) from None
+            hint = "a base is the name of a preset, not a file; xmdpt presets lists all"
+            hint = hint if base.endswith(".toml") else err.hint
+            raise ConfigError(f"{where}: base: {err.message}", hint) from None
 
 
 def differing(config: Any) -> dict[str, tuple[Any, Any]]:
@@ -181,14 +183,20 @@ def preset_of(command: str, name: str) -> str:
         others = " and ".join(f"xmdpt {table}" for table in tables if table != "base")
         message = f"preset {name} is not of this command: it sets options of {others}"
     own = [one for one in presets() if command in parse_toml(preset_text(one), one)]
-    raise ConfigError(message, nearest(name, own) + "xmdpt presets lists all")
+    raise ConfigError(message, _known_presets(name, own))
+
+
+def _known_presets(name: str, known: Sequence[str]) -> str:
+    """The hint for a preset that is none of ``known``."""
+    if name.endswith(".toml"):
+        return "a preset is a name, not a file (--config reads a file); xmdpt presets lists all"
+    return nearest(name, known) + "xmdpt presets lists all"
 
 
 def preset_text(name: str) -> str:
     """The TOML text of a preset. Raises ConfigError for an unknown name."""
     if name not in presets():
-        hint = nearest(name, presets()) + "xmdpt presets lists all"
-        raise ConfigError(f"no such preset: {name!r}", hint)
+        raise ConfigError(f"no such preset: {name!r}", _known_presets(name, presets()))
     return (resources.files("xmdpt_cli") / "presets" / f"{name}.toml").read_text(encoding="utf-8")
 
 
@@ -218,11 +226,14 @@ def parse_toml(text: str, where: str) -> dict[str, Any]:
 
 
 def _section(kind: type[Any], section: str, document: dict[str, Any], where: str) -> dict[str, Any]:
-    unknown = sorted(set(document) - {section})
-    if unknown:
-        raise ConfigError(
-            f"{where}: unknown table {unknown[0]!r}", f"this command reads [{section}]"
-        )
+    for name in sorted(set(document) - {section}):
+        if name in {field.name for field in dataclasses.fields(kind)}:
+            raise ConfigError(
+                f"{where}: {name} is a setting of [{section}]",
+                f"write it below a line [{section}]",
+            )
+        what = "table" if isinstance(document[name], dict) else "key"
+        raise ConfigError(f"{where}: unknown {what} {name!r}", f"this command reads [{section}]")
     table = document.get(section, {})
     if not isinstance(table, dict):
         raise ConfigError(f"{where}: {section!r} must be a table", f"write [{section}]")

@@ -71,7 +71,7 @@ def test_defaults_choices_and_panels_are_shown(
     assert "<tiny|mini|S|B|L|XL>" in shown
     words = " ".join(shown.replace("│", " ").split())
     assert "Choices: none, self, cross, cross-self, self-cross. [default: self-cross]" in words
-    assert "[default: runs/SIZE or runs/PRESET]" in words
+    assert "[default: runs/SIZE, runs/PRESET or runs/FILE]" in words
     assert re.search(r"--swap --no-swap [^\]]*\[default: on\]", words)
     assert "[train] table" in words
     titles = re.findall(r"╭─ (.+?) ─+╮", shown)
@@ -162,6 +162,8 @@ def test_presets_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> Non
     assert "distill with it: xmdpt distill --preset distill/4-steps" in capsys.readouterr().out
     assert run(["presets", "paper/XXL"]) == 2
     assert "paper/S-256" in capsys.readouterr().err
+    assert run(["presets", "mine.toml"]) == 2
+    assert "a preset is a name, not a file (--config reads a file)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

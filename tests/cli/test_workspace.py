@@ -293,18 +293,26 @@ def test_next_command_for_a_converted_model(capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.parametrize(
-    ("size", "preset", "given", "folder"),
+    ("size", "given", "preset", "config", "folder"),
     [
-        ("B", None, True, "runs/B"),
-        ("S", "paper/S-256", False, "runs/paper-S-256"),
-        ("B", "paper/table2a-mdt", True, "runs/paper-table2a-mdt-B"),
-        ("S", "mdtv2/S-256", False, "runs/mdtv2-S-256"),
+        ("B", True, None, None, "runs/B"),
+        ("S", False, "paper/S-256", None, "runs/paper-S-256"),
+        ("B", True, "paper/table2a-mdt", None, "runs/paper-table2a-mdt-B"),
+        ("S", False, "mdtv2/S-256", None, "runs/mdtv2-S-256"),
+        ("S", False, None, "mine.toml", "runs/mine"),
+        ("B", True, None, "recipes/mine.v2.toml", "runs/mine.v2-B"),
+        ("S", False, None, ".hidden.toml", "runs/hidden"),
+        ("S", False, "paper/S-256", "mine.toml", "runs/paper-S-256-mine"),
+        ("S", False, None, "started/config.toml", "runs/started"),
     ],
 )
-def test_runs_are_named_by_preset_and_size(
-    size: str, preset: str | None, given: bool, folder: str
+def test_runs_are_named_by_preset_file_and_size(
+    size: str, given: bool, preset: str | None, config: str | None, folder: str
 ) -> None:
-    assert workspace.run_folder(size, preset, given) == Path(folder)
+    Path("started").mkdir()
+    Path("started/run.json").touch()
+    file = None if config is None else Path(config)
+    assert workspace.run_folder(size, given, preset, file) == Path(folder)
 
 
 @pytest.mark.parametrize(

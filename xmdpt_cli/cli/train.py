@@ -70,7 +70,9 @@ def train(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Run folder to write or to resume [runs/SIZE or runs/PRESET]."),
+        typer.Option(
+            help="Run folder to write or to resume [runs/SIZE, runs/PRESET or runs/FILE]."
+        ),
     ] = None,
     preset: Annotated[
         str | None,
@@ -100,7 +102,7 @@ def train(
     """
     recipe = resolve(TrainConfig, "train", flags, file=config, preset=preset)
     if out is None:
-        out = run_folder(recipe.size, preset, flags.get("size") is not None)
+        out = run_folder(recipe.size, flags.get("size") is not None, preset, config)
     quiet_libraries()
     from xmdpt_cli.storage.ranks import World
     from xmdpt_cli.training.loop import train, training_pairs

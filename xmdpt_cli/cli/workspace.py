@@ -224,12 +224,19 @@ def run_name(model: str | Path) -> str:
     return path.name or path.resolve().name
 
 
-def run_folder(size: str, preset: str | None, size_given: bool) -> Path:
-    """``runs/B``, ``runs/paper-S-256``, ``runs/paper-table2a-mdt-B``: by preset, else by size."""
-    if preset is None:
-        return RUNS / size
-    name = preset.replace("/", "-")
-    return RUNS / (f"{name}-{size}" if size_given else name)
+def run_folder(size: str, size_given: bool, preset: str | None, config: Path | None) -> Path:
+    """``runs/paper-S-256`` for a preset, ``runs/mine`` for mine.toml, ``runs/B`` for neither.
+
+    A size that is given is added: ``runs/paper-table2a-mdt-B``. The config.toml of a run has the
+    run's name.
+    """
+    names = [] if preset is None else [preset.replace("/", "-")]
+    if config is not None:
+        run = config.absolute().parent
+        names.append(run.name if (run / "run.json").is_file() else config.stem.lstrip("."))
+    if size_given or not names:
+        names.append(size)
+    return RUNS / "-".join(names)
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
