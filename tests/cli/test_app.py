@@ -79,6 +79,30 @@ def test_wrong_usage_exits_2_with_error_and_hint(
 
 
 @pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["train", "--preset", "paper/S-256", "--steps", "3", "--preset=paper/B-256"], "--preset"),
+        (["bench", "data", "--rounds", "1", "--rounds", "2"], "--rounds"),
+    ],
+)
+def test_an_option_of_one_value_is_given_once(
+    arguments: list[str], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(arguments) == 2
+    assert f"error: {name} is given more than once" in capsys.readouterr().err
+
+
+def test_a_flag_may_be_overridden_and_lists_be_repeated(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["train", "--flip", "--no-flip", "--json", "--json"]) == 1
+    assert "no prepared dataset" in capsys.readouterr().err
+    sources = ["--source", "a.jpg", "--source", "b.jpg", "--model", "no"]
+    assert run(["sample", *sources, "--pose", "p.json"]) != 0
+    assert "more than once" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("arguments", "hint"),
     [(["bench", "--latency"], "xmdpt bench latency"), (["--train"], "xmdpt train")],
 )

@@ -406,7 +406,6 @@ def test_several_views_and_a_missing_openpose(toy: Path, tmp_path: Path, capsys:
         (["--max-memory", "lots"], 2, "not an amount of memory"),
         (["--batch-size", "0"], 2, "at least 1"),
         (["--encoders", "/no/where"], 2, "/no/where"),
-        (["--model", "/no/where"], 1, "no such model folder: /no/where"),
         (["--source", "/no/where.jpg"], 2, "1 source keypoints for 2 sources"),
         (["--pose", "/no/where.json"], 1, "no such file of keypoints: /no/where.json"),
         (["--pose", "/no/where.jpg"], 1, "image not found: /no/where.jpg"),

@@ -188,6 +188,11 @@ def test_more_rows_than_are_read_at_once(
         assert abs(pixels(Path(one)) - pixels(Path(other))).max() <= 1
 
 
+def test_a_missing_list_is_named(toy: Path, capsys: Capture) -> None:
+    assert run(["sample", "--model", str(toy / "model"), "--pairs", "nowhere.csv"]) == 2
+    assert "cannot read nowhere.csv" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("more", "output"),
     [
@@ -200,7 +205,6 @@ def test_more_rows_than_are_read_at_once(
         (["--num-images", "2"], "--num-images cannot be combined with --pairs"),
         (["--fit", "stretch"], "'stretch' is not one of"),
         (["--pose-size", "0x0"], "pose size"),
-        (["--pairs", "nowhere.csv"], "cannot read nowhere.csv"),
     ],
 )
 def test_options_that_cannot_be_combined(

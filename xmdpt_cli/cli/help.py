@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from typer.core import TyperCommand, TyperGroup
 
+from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.storage.stores import refuse_url
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -133,10 +134,36 @@ def refuse_urls(command: Any, values: Mapping[str, Any]) -> None:
                 refuse_url(option_names.get(name, name), item, hub=hub)
 
 
+def refuse_repeats(given: Sequence[Any]) -> None:
+    """ConfigError for an option of one value that is given more than once: the last value would
+    silently replace the others. ``given``: a parameter for each time it is given."""
+    for parameter in given:
+        one_value = parameter.param_type_name == "option" and not (
+            parameter.is_flag or parameter.multiple or parameter.count
+        )
+        if one_value and given.count(parameter) > 1:
+            name = f"--{option_name(parameter)}"
+            raise ConfigError(f"{name} is given more than once", "it takes one value")
+
+
 class _CommandMixin:
-    """Refuses URLs for paths. Lists --help in the last panel, and omits variables from the help."""
+    """Refuses URLs for paths, and repeated options. Lists --help in the last panel, and omits
+    variables from the help."""
 
     params: list[Any]
+
+    def make_parser(self, ctx: Any) -> Any:
+        parser = super().make_parser(ctx)  # type: ignore[misc]
+        parse = parser.parse_args
+
+        def parse_args(args: list[str]) -> Any:
+            values, rest, given = parse(args)
+            if not ctx.resilient_parsing:  # not for shell completion
+                refuse_repeats(given)
+            return values, rest, given
+
+        parser.parse_args = parse_args
+        return parser
 
     def invoke(self, ctx: Any) -> Any:
         refuse_urls(self, ctx.params)
