@@ -485,7 +485,8 @@ def test_the_command_with_another_vae(
     assert run(words) == 0
     assert json.loads(capsys.readouterr().out)["images"] == len(small.dataset)
     assert images(tmp_path / "o") == images(whole)
-    assert run([*words[:-1], "--seed", "4"]) == 1
+    seed = words.index("--seed") + 1
+    assert run([*words[:seed], "4", *words[seed + 1 : -1]]) == 1
     assert "seed (there 3, now 4)" in capsys.readouterr().err
     assert run([*words[:-1], "--shard", "3/3"]) == 2
     toy_vae(SIZE, seed=5).save(tmp_path / "tuned")
