@@ -118,7 +118,7 @@ def sample_own(chosen: SampleOptions) -> None:
 
 @contextmanager
 def _toy_hint(model: str | None) -> Iterator[None]:
-    """Where keypoints are missing: for a photograph they are not worth getting for the toy model."""
+    """Where keypoints are missing: the toy model is not worth getting those of a photograph."""
     from xmdpt_cli.sampling.user_inputs import NoOpenPoseError
 
     try:
