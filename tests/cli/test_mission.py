@@ -100,8 +100,12 @@ def test_the_workflow_with_a_vae_and_two_sizes(
     typed("xmdpt train --size tiny --data data/32", capsys)
     _, err = typed("xmdpt finetune-vae --data data/32", capsys)
     assert "out: vae/32" in err
+    # evaluate by itself would generate the pairs that --limit left out
+    out, _ = typed("xmdpt sample --limit 2", capsys)
+    assert "next: xmdpt evaluate --data data/32 --generated samples/tiny --fid" in out
     # its own dataset, although data/64 is newer, and the VAE fine-tuned on it
-    _, err = typed("xmdpt sample", capsys)
+    out, err = typed("xmdpt sample", capsys)
+    assert "next: xmdpt evaluate --fid --ssim --lpips" in out
     assert "data: data/32 (what runs/tiny was trained on)" in err
     assert "VAE: vae/32 (fine-tuned on this dataset), out: samples/tiny" in err
     _, err = typed("xmdpt evaluate --ssim", capsys)

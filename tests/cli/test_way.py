@@ -322,6 +322,25 @@ def test_a_dry_run_refuses_what_the_training_would(
 
 
 @pytest.mark.usefixtures("short_estimates")
+@pytest.mark.parametrize("chosen", [["--size", "L"], ["--size", "tiny", "--sharding", "fsdp"]])
+def test_muon_is_refused_where_several_processes_shard_the_model(
+    chosen: list[str], work: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = ["train", "--data", str(work / "data"), "--out", "no", "--dry-run", *chosen]
+    plan += ["--optimizer", "muon", "--batch-size", "4"]
+    if chosen[1] == "tiny":  # L takes longer
+        assert run(plan) == 0  # one process shards nothing
+        capsys.readouterr()
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert run(plan) == 2
+    error, hint = capsys.readouterr().err.splitlines()[-2:]
+    named = "--sharding fsdp" if "--sharding" in chosen else "--sharding auto (fsdp for L and XL)"
+    assert error == f"error: muon needs whole matrices, and {named} splits them"
+    assert "--sharding ddp" in hint
+
+
+@pytest.mark.usefixtures("short_estimates")
 def test_a_plan_shows_the_amount_of_training(work: Path, tmp_path: Path, capsys: Capture) -> None:
     plan = ["train", "--data", work / "data", "--out", tmp_path / "no", "--size", "tiny"]
     plan += ["--dry-run", "--steps"]

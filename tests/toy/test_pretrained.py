@@ -33,19 +33,24 @@ class Row:
 
 @pytest.fixture(scope="module")
 def rows() -> list[Row]:
-    """Two poses of each of 12 people of the test split."""
+    """Two poses of each of 64 people of the test split: means over 24 images vary by 0.01 in IoU."""
     pipe = XMDPTPipeline.from_pretrained(pretrained.folder(), device="cpu")
     assert pipe.toy
     found = []
     size = np.array([round(HEIGHT * 11 / 16), HEIGHT])
-    for example in examples_of(12, 2):
-        source, target = (
-            render_view(view, height=HEIGHT) for view in (example.source, example.target)
+    examples = examples_of(64, 2)
+    for both in zip(examples[::2], examples[1::2], strict=True):
+        source = render_view(both[0].source, height=HEIGHT)
+        targets = [render_view(example.target, height=HEIGHT) for example in both]
+        images = pipe(
+            source.image,
+            [target.keypoints / size for target in targets],
+            source_keypoints=source.keypoints / size,
         )
-        (image,) = pipe(
-            source.image, target.keypoints / size, source_keypoints=source.keypoints / size
-        )
-        found.append(Row(example, source, target, np.asarray(image)))
+        found += [
+            Row(example, source, target, np.asarray(image))
+            for example, target, image in zip(both, targets, images, strict=True)
+        ]
     return found
 
 
@@ -64,13 +69,13 @@ def test_clothes_keep_their_colours(rows: list[Row]) -> None:
 
 def test_silhouettes_are_those_of_the_pose(rows: list[Row]) -> None:
     found = [silhouette_iou(row.generated, row.target.image) for row in rows]
-    assert np.mean(found) >= 0.89  # copies of the source: 0.46
+    assert np.mean(found) >= 0.9  # copies of the source: 0.46
 
 
 def test_hands_and_heads_are_where_the_skeleton_says(rows: list[Row]) -> None:
     distances = [
         distance
-        for row in rows[::3]
+        for row in rows[:24:3]
         for distance in refit_joints(row.generated, row.example.target).values()
     ]
     assert np.mean(distances) <= 0.04  # of the height

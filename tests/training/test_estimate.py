@@ -14,7 +14,14 @@ from xmdpt_cli.diffusion import Schedule
 from xmdpt_cli.training import estimate, footprint
 from xmdpt_cli.training.build_model import build_model
 from xmdpt_cli.training.estimate import Estimate, estimate_training
-from xmdpt_cli.training.footprint import COUNTED, MEASURED, PEAK, Cost, parameter_bytes
+from xmdpt_cli.training.footprint import (
+    COUNTED,
+    MEASURED,
+    PEAK,
+    Cost,
+    ReadyStep,
+    parameter_bytes,
+)
 from xmdpt_cli.training.loop import train
 from xmdpt_cli.training.made_up_inputs import made_up_inputs
 from xmdpt_cli.training.optimizer import make_optimizers, state_bytes
@@ -134,9 +141,22 @@ def test_fast_steps_are_measured(
     monkeypatch.setattr(footprint, "LONG", 60.0)
     monkeypatch.setattr(footprint, "step_seconds", lambda step, device: step() or 0.25)
     measured = estimated(data, tmp_path)
-    assert (measured.how, measured.step_seconds) == (MEASURED, 0.25)
+    assert (measured.how, measured.step_seconds) == (MEASURED, 0.25 + 0.25)
     monkeypatch.setattr(footprint, "step_seconds", lambda step, device: None)  # out of memory
     assert estimated(data, tmp_path).how == COUNTED
+
+
+def test_the_update_is_counted_once_for_a_batch_of_any_size(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A step of 32 examples, measured on 4: eight times the gradients, and one update."""
+    monkeypatch.setattr(footprint, "LONG", 4.0)
+    monkeypatch.setattr(footprint, "matmul_rate", lambda device, dtype: 2e9)
+    monkeypatch.setattr(footprint, "step_seconds", lambda part, device: part())
+    found = footprint.step_time(
+        10**9, 32, 32, CPU, False, lambda count: ReadyStep(lambda: count / 10, lambda: 20.0)
+    )
+    assert found == (pytest.approx(3.2 + 20.0), MEASURED)
 
 
 def test_estimated_time_counts_remaining_steps(data: Path, tmp_path: Path) -> None:

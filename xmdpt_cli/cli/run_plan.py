@@ -51,10 +51,11 @@ def print_plan(
     check_run(out, task, force)
     config, dataset = task.config, task.dataset
     where, world = torch.device(device), World.from_environment().size
-    sharded = config.sharding == "fsdp" or (config.sharding == "auto" and size in LARGE)
+    large = config.sharding == "auto" and size in LARGE
+    sharded = world > 1 and (large or config.sharding == "fsdp")
     if config.batch_size:  # ConfigError if the batch does not divide
         micro_batch(config, Distributed(world_size=world, sharding="fsdp" if sharded else "ddp"))
-    found = estimate_training(task, out, where, world, sharded and world > 1)
+    found = estimate_training(task, out, where, world, sharded)
     warn_of_room(talk, found, out, where)
     counts = found.parameters
     kept = f"{counted(config.keep_checkpoints, 'checkpoint')} of {human_bytes(found.checkpoint)}, "

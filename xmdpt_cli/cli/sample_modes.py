@@ -51,6 +51,8 @@ def sample_pairs(chosen: SampleOptions, *, default: bool) -> None:
     images = f"{counted(record['images'], 'image')}{toy}"
     if record["complete"]:
         text = f"{images} in {out}, contact sheet: {record['sheet']}\n"
+        # of a part of the pairs: evaluate by itself would first generate the others
+        default = default and chosen.limit is None
         text += f"next: {evaluate_command(data, out, chosen.split, default=default)}"
     else:
         text = f"{images} of this part in {out}; other parts are not complete"
@@ -116,7 +118,7 @@ def sample_own(chosen: SampleOptions) -> None:
 
 @contextmanager
 def _toy_hint(model: str | None) -> Iterator[None]:
-    """Where keypoints are missing: they are not worth getting for the toy model of the package."""
+    """Where keypoints are missing: the toy model is not worth getting those of a photograph."""
     from xmdpt_cli.sampling.user_inputs import NoOpenPoseError
 
     try:
@@ -128,7 +130,7 @@ def _toy_hint(model: str | None) -> Iterator[None]:
             f"{pretrained.TITLE} knows synthetic people only: for photographs use a published "
             "checkpoint (docs/published-checkpoints.md), or a model that you trained"
         )
-        raise XmdptError(err.message, f"{hint}\n{err.hint}") from err
+        raise XmdptError(err.message, f"{err.hint}\n{hint}") from err
 
 
 def sample_list(chosen: SampleOptions) -> None:

@@ -217,7 +217,9 @@ def find_model(folder: Path) -> Path:
             f"a published checkpoint becomes one: xmdpt convert {folder} --out DIR",
         )
     if not folder.is_dir():
-        raise XmdptError(f"no such model folder: {folder}", "train one: xmdpt train --help")
+        raise XmdptError(
+            f"no such model folder: {folder}", "xmdpt status lists the models of this folder"
+        )
     if not (folder / METADATA).is_file() and (folder / "model" / METADATA).is_file():
         return folder / "model"  # a run's folder
     pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))

@@ -115,7 +115,8 @@ def check_blocks(encoder_depth: int, backbone: str, repa_layer: int) -> None:
     if not 0 < repa_layer <= encoder_depth:
         raise ConfigError(
             f"repa_layer lies between 1 and {encoder_depth}, the number of blocks before the "
-            f"predictor, not {repa_layer}"
+            f"predictor, not {repa_layer}",
+            f"--repa-layer {encoder_depth // 2 or 1}",
         )
 
 

@@ -137,8 +137,9 @@ def read_view(
             estimator = openpose()
         except XmdptError as err:
             if needs_keypoints or fit == "person" or person is not None:
+                why = "the model reads them" if needs_keypoints else "they place the crop"
                 instead = f"--source-keypoints FILE, or {image.stem}.json beside it"
-                raise NoOpenPoseError(image.name, err, instead) from err
+                raise NoOpenPoseError(image.name, err, why, instead) from err
         else:
             points = estimate(estimator, image, person, "--person", notes)
     framed = _named(image.name, frame, image.image, points, size, fit)
@@ -201,7 +202,8 @@ def _pose_of_image(
         try:
             estimator = openpose()
         except XmdptError as err:
-            raise NoOpenPoseError(image.name, err, "a file of keypoints as --pose") from err
+            why, instead = "they are the pose", "a file of keypoints as --pose"
+            raise NoOpenPoseError(image.name, err, why, instead) from err
         points = estimate(estimator, image, options.pose_person, "--pose-person", notes)
     (moved,), note = _named(image.name, frame_poses, [points], image.size, size, fit)
     return [_checked(image.stem, image.name, moved, size, [f"{image.name}: {note}", *notes])]

@@ -37,12 +37,12 @@ KeypointsLike: TypeAlias = "str | Path | Keypoints"
 class NoOpenPoseError(XmdptError):
     """OpenPose is needed for ``image`` and not found (``reason``), as for any other image.
 
-    ``instead``: what a user can give in its place.
+    ``why``: what needs the keypoints. ``instead``: what a user can give in its place.
     """
 
-    def __init__(self, image: str, reason: XmdptError, instead: str) -> None:
+    def __init__(self, image: str, reason: XmdptError, why: str, instead: str) -> None:
         super().__init__(
-            f"{image}: the keypoints of the person are not known; {reason.message}",
+            f"{image}: the keypoints of the person are not known, and {why}; {reason.message}",
             f"give keypoints ({instead}), or {reason.hint}",
         )
         self.image, self.reason, self.instead = image, reason, instead

@@ -11,6 +11,7 @@ from typing import Any
 from xmdpt_cli import __version__
 from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.datasets.find import find_dataset
+from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.metrics.evaluate import Networks, evaluate_pairs
 from xmdpt_cli.metrics.evaluation import Evaluation
 from xmdpt_cli.metrics.features import toy_features
@@ -27,6 +28,9 @@ from xmdpt_cli.toy.synthetic import make_synthetic
 from xmdpt_cli.toy.train_encoders import make_toy_encoders
 from xmdpt_cli.training.config import TrainConfig
 from xmdpt_cli.training.loop import train
+from xmdpt_cli.vae_training.config import VaeConfig
+from xmdpt_cli.vae_training.finetune import finetune
+from xmdpt_cli.vae_training.plan import make_plan
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class Scale:
     plain: bool = True  # without patterns, which cannot be seen at 64 px
     vae_steps: int = 500
     latent_channels: int = 4
+    decoder_steps: int = 0  # of fine-tuning the VAE's decoder after the training; 0: none
 
 
 MINUTES = Scale()
@@ -58,6 +63,8 @@ def run_demo(
     say: Say = silently,
 ) -> tuple[dict[str, Any], Evaluation]:
     """Render people, train a toy VAE on them, prepare, train, sample and evaluate in ``out``.
+
+    With ``scale.decoder_steps`` the images are decoded by ``out/vae``, the fine-tuned VAE.
 
     Every step resumes. ``device``: where the networks run; metrics are computed on the CPU.
     ``started``: the value of ``time.perf_counter()`` from which the total time counts.
@@ -92,12 +99,16 @@ def run_demo(
     run = out / f"run-{recipe.conditioning}"
     trained = train(recipe, out / "data", run, device=device, progress=progress, say=say)
     lap("train")
+    vae = toy.encoders.vae
+    if scale.decoder_steps:
+        vae = _fine_tuned(out, scale.decoder_steps, seed, device, progress, say)
+        lap("decoder")
     samples = out / f"samples-{recipe.conditioning}"
     sampler = Sampler.load(trained.model, device)
     record = generate(
         sampler,
         PairDataset(out / "data", "test"),
-        toy.encoders.vae,
+        vae,
         samples,
         sampler.sampling_config(seed=seed),
         batch_size=16,
@@ -141,6 +152,17 @@ def run_demo(
         "model": str(trained.model),
     }
     return summary, evaluation
+
+
+def _fine_tuned(out: Path, steps: int, seed: int, device: str, progress: Progress, say: Say) -> VAE:
+    """The VAE of ``out/data`` with a fine-tuned decoder, in ``out/vae``."""
+    # measured on the toy model at 128 px: 3,000 steps of 4 images take 13 minutes on one core, and
+    # reconstruct with 34.7 dB in place of 32.9
+    config = VaeConfig(steps=steps, batch_size=4, learning_rate=1e-3, lpips=0.0, seed=seed)
+    start = VAE.load(out / "data" / "encoders" / "vae", device=device)
+    plan = make_plan(config, out / "data", start, limit=64)
+    finetune(plan, out / "vae", progress=progress, say=say)
+    return VAE.load(out / "vae", device=device)
 
 
 def compare_with_baselines(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, bool]]:

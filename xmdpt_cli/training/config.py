@@ -31,6 +31,10 @@ class TrainConfig(RunConfig, LossConfig, ModelConfig):  # the last one's fields 
         super().__post_init__()
         at_least(self, 1, "sampling_steps", "patch")
         at_least(self, 0, "mask_span", "resolution", "decode_layers")
+        if self.resolution % 16:
+            raise ConfigError(
+                f"resolution must be a multiple of 16, or 0 for any, not {self.resolution}"
+            )
         positive(self, "power")
         if not math.isfinite(self.guidance):
             raise ConfigError(f"guidance is a number, not {self.guidance}")

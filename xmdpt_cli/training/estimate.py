@@ -15,7 +15,13 @@ from xmdpt_cli.model import parameter_counts
 from xmdpt_cli.training import checkpoint
 from xmdpt_cli.training.ema import Ema
 from xmdpt_cli.training.flops import step_flops
-from xmdpt_cli.training.footprint import COUNTED, Cost, parameter_bytes, step_time
+from xmdpt_cli.training.footprint import (
+    COUNTED,
+    Cost,
+    ReadyStep,
+    parameter_bytes,
+    step_time,
+)
 from xmdpt_cli.training.optimizer import make_optimizers, state_bytes
 from xmdpt_cli.training.step import Step, in_bf16
 from xmdpt_cli.training.task import Task
@@ -51,7 +57,7 @@ class Estimate:
 
 def estimate(
     cost: Cost,
-    make_step: Callable[[int], Callable[[], object]],
+    make_step: Callable[[int], ReadyStep],
     *,
     out: Path,
     steps: int,
@@ -142,19 +148,21 @@ def _shapes_only(task: Task) -> Step:
     return task.make_step(model, torch.device("cpu"))
 
 
-def _ready_step(task: Task, count: int, device: torch.device) -> Callable[[], None]:
-    """A training step on ``count`` pairs, optimizer and EMA included, ready to run."""
+def _ready_step(task: Task, count: int, device: torch.device) -> ReadyStep:
+    """A training step on ``count`` pairs, optimizer and EMA included."""
     config, model = task.config, task.build_model().to(device)
     step = task.make_step(model, device)
     step.autocast = in_bf16(config.precision, device)
     optimizers, ema = make_optimizers(model, config), Ema(model, config.ema, config.ema_warmup)
     inputs = task.made_up_inputs(model, count, device)
 
-    def run() -> None:
+    def gradients() -> None:
         model.zero_grad(set_to_none=True)
         step(inputs).total.backward()
+
+    def update() -> None:
         for optimizer in optimizers:
             optimizer.step()
         ema.update(model, 1)
 
-    return run
+    return ReadyStep(gradients, update)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,13 @@ PEAK = 1.3
 
 MEASURED = "measured on a few steps, without reading data"
 COUNTED = "estimated from FLOPs at half the speed of matrix products"
+
+
+class ReadyStep(NamedTuple):
+    """A training step that can run, in two parts."""
+
+    gradients: Callable[[], object]  # forward and backward: takes longer with more examples
+    update: Callable[[], object]  # optimizer and EMA: takes as long with any number of examples
 
 
 def parameter_bytes(parameters: Iterable[Tensor]) -> int:
@@ -57,8 +65,8 @@ def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
 def step_seconds(
     step: Callable[[], object], device: torch.device, *, most: int = 3
 ) -> float | None:
-    """Seconds of a training step, the best of at most ``most``, of which the first warms up; None
-    if memory runs out."""
+    """Seconds of ``step``, the best of at most ``most``, of which the first warms up; None if
+    memory runs out."""
     began, times = time.perf_counter(), []
     try:
         for _ in range(most):
@@ -78,19 +86,21 @@ def step_time(
     at_once: int,
     device: torch.device,
     bf16: bool,
-    ready: Callable[[int], Callable[[], object]],
+    ready: Callable[[int], ReadyStep],
 ) -> tuple[float, str]:
     """Seconds of a step on ``pairs`` examples of ``flops`` each, and ``MEASURED`` or ``COUNTED``.
 
     ``ready(count)`` returns a step on ``count`` examples, at most ``at_once``. It is measured if
-    one example takes ``LONG`` seconds at most.
+    one example takes ``LONG`` seconds at most. Counted seconds leave the update out.
     """
     each = flops / (SHARE * matmul_rate(device, torch.bfloat16 if bf16 else torch.float32))
     if each <= LONG:
         count = min(at_once, max(1, int(LONG / each)))
-        measured = step_seconds(ready(count), device)
-        if measured is not None:
-            return measured * pairs / count, MEASURED
+        step = ready(count)
+        gradients = step_seconds(step.gradients, device)
+        update = None if gradients is None else step_seconds(step.update, device)
+        if gradients is not None and update is not None:
+            return gradients * pairs / count + update, MEASURED
     return pairs * each, COUNTED
 
 

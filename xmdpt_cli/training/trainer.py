@@ -28,7 +28,7 @@ from xmdpt_cli.training.run_config import RunConfig
 from xmdpt_cli.training.state_dict import model_state
 from xmdpt_cli.training.step import in_bf16
 from xmdpt_cli.training.step_noise import StepBatch, StepLoader
-from xmdpt_cli.training.task import Task
+from xmdpt_cli.training.task import LARGE, Task
 from xmdpt_cli.utils.interrupts import held
 
 
@@ -195,7 +195,13 @@ def blocks_of(model: nn.Module) -> list[nn.Module]:
 def micro_batch(config: RunConfig, dist: Distributed) -> int:
     """Pairs that one process takes at a time; ConfigError if the batch does not divide."""
     if dist.sharding == "fsdp" and config.optimizer == "muon":
-        dist.fail(ConfigError("muon needs whole matrices", "--sharding ddp, or another optimizer"))
+        chosen = f"auto (fsdp for {' and '.join(LARGE)})" if config.sharding == "auto" else "fsdp"
+        dist.fail(
+            ConfigError(
+                f"muon needs whole matrices, and --sharding {chosen} splits them",
+                "--sharding ddp, or another optimizer",
+            )
+        )
     size = dist.split_batch(config.batch_size, config.accumulate)
     if size < config.least_micro_batch:
         dist.fail(

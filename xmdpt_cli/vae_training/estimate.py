@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 
 from xmdpt_cli.metrics.lpips_metric import LpipsNetwork
 from xmdpt_cli.training.estimate import Estimate, estimate
-from xmdpt_cli.training.footprint import Cost, parameter_bytes
+from xmdpt_cli.training.footprint import Cost, ReadyStep, parameter_bytes
 from xmdpt_cli.vae_training.examples import sample_batch
 from xmdpt_cli.vae_training.plan import Plan
 from xmdpt_cli.vae_training.trainer import VaeTrainer
@@ -47,9 +46,10 @@ def estimate_finetuning(
                 full.decode(latents)  # type: ignore[operator]
         return decoded.square().mean()
 
-    def ready_step(count: int) -> Callable[[], object]:
+    def ready_step(count: int) -> ReadyStep:
         batch = sample_batch(plan.train, vae, config.seed, 0, count, 0, 1)
-        return lambda: trainer.step(batch)
+        # the update of a decoder takes little time beside its images: it is not measured apart
+        return ReadyStep(lambda: trainer.step(batch), lambda: None)
 
     return estimate(
         Cost(nn.ModuleDict({"vae": vae.net, "decoder": net}), loss),
