@@ -33,7 +33,7 @@ class Row:
 
 @pytest.fixture(scope="module")
 def rows() -> list[Row]:
-    """Two poses of each of 64 people of the test split: means over 24 images vary by 0.01 in IoU."""
+    """Two poses of each of 64 people of the test split (IoU: means over 24 images vary by 0.01)."""
     pipe = XMDPTPipeline.from_pretrained(pretrained.folder(), device="cpu")
     assert pipe.toy
     found = []
