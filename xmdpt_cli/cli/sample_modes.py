@@ -118,7 +118,7 @@ def sample_own(chosen: SampleOptions) -> None:
 
 @contextmanager
 def _toy_hint(model: str | None) -> Iterator[None]:
-    """Where keypoints are missing: the toy model is not worth getting those of a photograph."""
+    """Where keypoints are missing: add to the hint that the toy model is not for photographs."""
     from xmdpt_cli.sampling.user_inputs import NoOpenPoseError
 
     try:
