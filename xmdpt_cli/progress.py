@@ -14,7 +14,7 @@ class Progress(Protocol):
     """A progress callback; it is called often and must be cheap.
 
     ``info``: values to show, the most useful first: the last ones are left out if space is short.
-    Training gives loss, images_per_second, data_wait, gpu_memory, mfu and masked.
+    Training gives loss, val_loss, images_per_second, data_wait, gpu_memory, mfu and masked.
     """
 
     def __call__(self, stage: str, done: int, total: int, /, **info: Any) -> None: ...

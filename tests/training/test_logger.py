@@ -77,6 +77,18 @@ def test_a_log_line_is_the_mean_since_the_last_line(tmp_path: Path) -> None:
     assert list(log.progress_values) == ["loss", "images_per_second", "data_wait", "mfu", "masked"]
 
 
+def test_the_newest_validation_loss_is_shown_after_the_loss(tmp_path: Path) -> None:
+    log = MetricsLogger(tmp_path, 0, 1)
+    for step, value in ((1, 0.5), (2, None), (3, 0.25)):
+        log.log_step(logged_terms(losses(1.0)), step, 8, 0.0, 1e-4)
+        if value is not None:
+            log.log(step, {"val_loss": value, "val_mse": 9.0})
+        shown = 0.25 if step == 3 else 0.5
+        assert log.progress_values["val_loss"] == shown
+    assert list(log.progress_values)[:2] == ["loss", "val_loss"]
+    log.close()
+
+
 def test_no_masked_loss_and_mfu_without_masked_pass_and_peak(tmp_path: Path) -> None:
     log = MetricsLogger(tmp_path, 0, 1)
     log.log_step(logged_terms(losses(1.0, masked=False)), 1, 8, 0.0, 1e-4)

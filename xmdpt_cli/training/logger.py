@@ -78,6 +78,7 @@ class MetricsLogger:
         self.steps = steps
         self.last_loss = 0.0  # of the last line
         self.progress_values: dict[str, float] = {}  # what a progress bar shows
+        self.validated: dict[str, float] = {}  # the newest val_loss, if there is one
         self.lines = 0  # by this process
         self.events: Any = None
         if dist.is_main:
@@ -126,7 +127,8 @@ class MetricsLogger:
         self._start_window()
         self.lines += 1
         self.last_loss = means["loss"]
-        self.progress_values = {"loss": self.last_loss}  # most useful first, for narrow terminals
+        # most useful first, for narrow terminals
+        self.progress_values = {"loss": self.last_loss, **self.validated}
         self.progress_values |= {k: v for k, v in speed.items() if k != "steps_per_second"}
         if "masked_mse" in means:
             self.progress_values["masked"] = means["masked_mse"] + means.get("masked_vb", 0.0)
@@ -169,6 +171,9 @@ class MetricsLogger:
         """
         if not self.dist.is_main:
             return
+        if "val_loss" in values:
+            self.validated = {"val_loss": values["val_loss"]}
+            self.progress_values |= self.validated
         numbers: dict[str, float | None] = {"averaged_steps": averaged} if averaged else {}
         numbers |= {name: v if math.isfinite(v) else None for name, v in values.items()}
         with writing(self.path), open(self.path, "a", encoding="utf-8") as file:
