@@ -244,6 +244,15 @@ def test_a_folder_of_ablations_keeps_its_settings_and_its_runs(
         hint = "hint: choose another --out, or give the same settings to continue\n"
         assert capsys.readouterr().err == error + hint
         assert files() == before
+    with pytest.raises(SystemExit):
+        ablations.main([*given, "-1"])
+    assert "seed must be at least 0, not -1" in capsys.readouterr().err
+    assert files() == before
+    # a damaged record: the run, which is trained, is measured again
+    for damaged in ("{", '{"row": "base"}'):
+        (out / "base-seed0/ablation.json").write_text(damaged)
+        ablations.main([*given, "0", "--rows", "no-flip"])
+        assert (out / "table.md").read_bytes() == before[str(out / "table.md")]
     # where every row fails, the report remains
     for run in out.glob("*-seed*/run.json"):
         run.write_text(json.dumps({**json.loads(run.read_text()), "data": ["0" * 64]}))
@@ -317,6 +326,11 @@ def test_a_folder_of_ablations_has_one_base(tmp_path: Path) -> None:
         ablations.read_rows(tmp_path)
     (tmp_path / "b.toml").write_text("# b\n[train]\n")
     with pytest.raises(ConfigError, match=r"b\.toml needs .* a base"):
+        ablations.read_rows(tmp_path)
+    (tmp_path / "b.toml").write_text('# b\nbase = "demo/tokens-64"\n[train]\n', "utf-8-sig")
+    assert [row.title for row in ablations.read_rows(tmp_path)] == ["demo/tokens-64", "a", "b"]
+    (tmp_path / "b.toml").rename(tmp_path / "base.toml")
+    with pytest.raises(ConfigError, match=r"base\.toml: 'base' is the name of the base's row"):
         ablations.read_rows(tmp_path)
 
 

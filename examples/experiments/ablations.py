@@ -58,6 +58,7 @@ from xmdpt_cli.training.task import TrainTask
 from xmdpt_cli.utils import records
 
 RECORD, FLOPS, SETTINGS = "ablation.json", "flops.json", "settings.json"
+_KEYS = {"settings", "steps", "scores", "curve", "flops"}  # of a record
 #: settings that a campaign sets itself
 _OWN = ("steps", "seed", "checkpoint_every", "keep_checkpoints", "keep_every")
 
@@ -75,7 +76,9 @@ def read_rows(folder: Path) -> list[Row]:
     rows, bases = [], {}
     for file in sorted(folder.glob("*.toml")):
         found = layers(TrainConfig, "train", file=file)
-        title = file.read_text(encoding="utf-8").partition("\n")[0]
+        title = file.read_text(encoding="utf-8-sig").partition("\n")[0]
+        if file.stem == BASE:
+            raise ConfigError(f"{file}: {BASE!r} is the name of the base's row", "rename the file")
         if len(found) < 2 or not title.startswith("#"):
             raise ConfigError(f"{file} needs a comment in its first line and a base")
         bases[found[-2].where] = file
@@ -108,6 +111,8 @@ class Campaign:
         self.named = {BASE, *(args.rows or names)}  # the others are only reported
         self.steps = args.steps or rows[0].config.steps  # of the base
         self.seeds = args.seed
+        for seed in self.seeds:
+            replace(rows[0].config, seed=seed)  # ConfigError for an impossible one
         self.all_rows = self._constant(rows) if self.equal == "both" else rows
         self.rows = [row for row in self.all_rows if row.name in self.named]
         manifest = training_pairs(self.data, self.out).manifest
@@ -198,9 +203,12 @@ class Campaign:
     def record(self, row: Row, seed: int) -> Record | None:
         """The record of a run that is trained and measured as this campaign would; else None."""
         file = self.folder(row, seed) / RECORD
-        if not file.is_file():
+        try:
+            found: Record = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # missing or damaged: the run is measured
             return None
-        found: Record = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(found, dict) or not found.keys() >= _KEYS:
+            return None
         config = self.config(row, seed)
         same = found["settings"] == settings_of(config) and found["steps"] == config.steps
         same = same and found.get("limit", self.limit) == self.limit
@@ -215,6 +223,11 @@ class Campaign:
         flops = self.flops(row)
         print(f"{folder.name}: {config.steps} steps of {flops / 1e9:.4g} GFLOP", flush=True)
         done = train(config, self.data, folder, say=print, warn=print)
+        if done.steps != config.steps:
+            raise XmdptError(
+                f"{folder} is trained for {done.steps} steps already, more than {config.steps}",
+                "choose another --out",
+            )
         held_out = HeldOut(self.data, done.model, self.limit)
         record = {
             "row": row.name,
@@ -252,17 +265,19 @@ class Campaign:
 
     def report(self) -> None:
         """Write what is measured so far, if anything is."""
-        runs = [
-            (row, self.record(row, seed)) for row in self.all_rows for seed in self.seeds_of(row)
-        ]
-        done = [  # the title may have changed since
-            (record | {"title": row.title}, self.lengths(row))
-            for row, record in runs
-            if record is not None
-        ]
-        if not done:  # every row failed: a report of before remains
-            return
-        with only_process(self.out, ".report.lock", wait=True):
+        with only_process(self.out, ".report.lock", wait=True):  # another process writes it, too
+            runs = [
+                (row, self.record(row, seed))
+                for row in self.all_rows
+                for seed in self.seeds_of(row)
+            ]
+            done = [  # the title may have changed since
+                (record | {"title": row.title}, self.lengths(row))
+                for row, record in runs
+                if record is not None
+            ]
+            if not done:  # every row failed: a report of before remains
+                return
             for folder, equal in self.reports().items():
                 read = [
                     at(record, lengths[equal]) if self.equal == "both" else record

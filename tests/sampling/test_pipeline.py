@@ -384,6 +384,14 @@ def test_another_vae(model_of: Callable[[str], Path], encoders: Path, tmp_path: 
     assert "--dino-source" in err.value.hint
 
 
+def test_values_that_are_not_finite_are_no_image(model_of: Callable[[str], Path]) -> None:
+    pipe = XMDPTPipeline.from_pretrained(model_of("vector"))
+    with torch.no_grad():
+        pipe.sampler.model.tdnet.pos_embed.fill_(float("nan"))
+    with pytest.raises(XmdptError, match="the model generates values that are not finite"):
+        generated(pipe)
+
+
 def test_files_as_inputs(pipe_of: Pipes, files: Path) -> None:
     pipe = pipe_of("keys")
     write_pose(files / "more.json", leaning(0.1))

@@ -83,6 +83,23 @@ def test_a_run_that_stopped_before_its_first_checkpoint_keeps_its_start(
     assert same(weights(run), weights(tmp_path / "other"))
 
 
+def test_the_same_call_resumes_where_the_start_is_gone_or_trained_further(
+    data: Path, first: Path, tmp_path: Path
+) -> None:
+    train(dataclasses.replace(CONFIG, steps=2), data, tmp_path / "whole", init_from=first)
+    start = tmp_path / "start"
+    shutil.copytree(first, start)
+    one = dataclasses.replace(CONFIG, steps=1)
+    train(one, data, tmp_path / "run", init_from=start)
+    shutil.copytree(tmp_path / "run", tmp_path / "other")
+    shutil.rmtree(start)
+    train(dataclasses.replace(CONFIG, steps=2), data, tmp_path / "run", init_from=start)
+    shutil.copytree(tmp_path / "run", start)
+    train(dataclasses.replace(CONFIG, steps=2), data, tmp_path / "other", init_from=start)
+    for run in ("run", "other"):
+        assert same(weights(tmp_path / run), weights(tmp_path / "whole"))
+
+
 def test_a_run_keeps_its_start(data: Path, first: Path, tmp_path: Path) -> None:
     """Neither random weights nor those of another model continue a run that has another start."""
     one = dataclasses.replace(CONFIG, steps=1)
@@ -104,7 +121,9 @@ def test_a_predictor_that_the_model_lacks_starts_from_random_weights(
     assert same({name: has[name] for name in known}, known)
     notes = TrainTask(CONFIG, PairDataset(data), load_initial_weights(tmp_path / "plain")).notes()
     assert any("predictor of masked tokens starts from random weights" in note for note in notes)
-    # and one that the run does without is left out
+    # and one that the run does without is left out, without a word about it
+    without = TrainTask(PLAIN, PairDataset(data), load_initial_weights(tmp_path / "plain"))
+    assert not any("predictor" in note for note in without.notes())
     assert same(dict(started(data, tmp_path / "plain", PLAIN).state_dict()), known)
 
 

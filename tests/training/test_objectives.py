@@ -157,6 +157,8 @@ def test_values_that_do_not_work_are_refused(data: Path) -> None:
         TrainConfig(seed=2**63)
     with pytest.raises(ConfigError, match=r"resolution must be a multiple of 16, .* not 100"):
         TrainConfig(resolution=100)
+    with pytest.raises(ConfigError, match="--patch 99 does not divide the latents' side"):
+        trainer(data, patch=99)
     with pytest.raises(ConfigError, match="hides all 16 tokens"):
         trainer(data, predictor="self", mask_ratio=0.9, mask_span=0.05)
 

@@ -265,6 +265,15 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
     assert all(bool(value.isfinite().all()) for value in ema.values())
 
 
+def test_weights_that_are_not_finite_are_not_saved(data: Path, tmp_path: Path) -> None:
+    """An update that overflows after a finite loss."""
+    config = dataclasses.replace(CONFIG, steps=1, learning_rate=1e38, warmup_steps=0, ema=0.5)
+    with pytest.raises(XmdptError, match="the weights are not finite at step 1") as caught:
+        train(config, data, tmp_path / "run")
+    assert "nothing was saved before" in caught.value.hint
+    assert not (tmp_path / "run/checkpoints/latest").exists()
+
+
 def test_an_interrupt_saves_a_checkpoint(
     data: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

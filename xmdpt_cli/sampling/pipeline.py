@@ -161,9 +161,9 @@ class XMDPTPipeline:
         ``cache``: as in ``SamplingConfig``, for example 2.
         Returns RGB images in pose order, ``resolution`` high and 176/256 as
         wide; ``square`` keeps the model's shape. An image depends only on its
-        inputs and ``seed`` (or ``generator``, which is read in order);
-        ``image.info`` has its settings. Raises XmdptError or ConfigError for
-        inputs that a user can correct.
+        inputs and ``seed`` (or ``generator``, which is read in order), up to
+        the rounding of other batch sizes; ``image.info`` has its settings.
+        Raises XmdptError or ConfigError for inputs that a user can correct.
         """
         options = InputOptions(
             fit, pose_fit, person, pose_person, pose_size, min_score, empty_frames

@@ -184,18 +184,25 @@ class Sampler:
         """Noise (N, C, h, w) -> scaled latents of the same shape, on the model's device.
 
         The condition vectors of several views of a person are averaged; with token conditioning
-        attention reads the tokens of all views. ``callback`` is called after each step.
+        attention reads the tokens of all views. ``callback`` is called after each step. Raises
+        XmdptError if the latents are not finite.
         """
         count = len(noise)
         if count < self._compiled_for:
             rows = [min(i, count - 1) for i in range(self._compiled_for)]
             noise, conditions = noise[rows], conditions.rows(rows)
         try:
-            return self._latents(noise, conditions, config, callback)[:count]
+            found = self._latents(noise, conditions, config, callback)[:count]
         except RuntimeError as err:
             if is_out_of_memory(err):
                 self._compiled_for = 0  # the caller retries with a smaller batch
             raise
+        if not bool(found.isfinite().all()):  # would be decoded to a black image
+            raise XmdptError(
+                "the model generates values that are not finite",
+                "its weights are damaged, or its training diverged; try an earlier checkpoint",
+            )
+        return found
 
     def _latents(
         self,

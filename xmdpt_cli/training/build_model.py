@@ -17,6 +17,11 @@ def build_model(config: TrainConfig, dataset: PairDataset) -> XMDPT:
     channels, side = dataset.column("moments").shape[0] // 2, dataset.column("moments").shape[1]
     pose_length, pose_width = dataset.column("pose_tokens").shape
     source_length, source_width = dataset.column("source_tokens").shape
+    if side % config.patch:
+        raise ConfigError(
+            f"--patch {config.patch} does not divide the latents' side, which is {side}",
+            "the paper's: --patch 2",
+        )
     tokens = (side // config.patch) ** 2
     if config.predictor != "none" and tokens * (1 - config.mask_ratio - config.mask_span) < 1:
         raise ConfigError(

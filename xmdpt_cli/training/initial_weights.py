@@ -44,9 +44,11 @@ class InitialWeights:
 
     def identity(self) -> dict[str, Any]:
         """The entries of run.json; see ``run_folder.RunRecord``."""
-        path = Path(self.source)
-        source = str(path.resolve()) if path.exists() else self.source
-        return {"initial": self.record, "init_from": source}
+        exists = Path(self.source).exists()
+        return {
+            "initial": self.record,
+            "init_from": recorded_path(self.source) if exists else self.source,
+        }
 
     def load_into(self, model: XMDPT) -> None:
         """Replace the model's weights; networks of ``TRAINING_ONLY`` that the initial model does
@@ -68,7 +70,7 @@ class InitialWeights:
         self._check_fit(model)
         check_features(self.sampler, dataset)
         notes = []
-        if "mipnet." in self._random_parts(model):
+        if config.predictor != "none" and "mipnet." in self._random_parts(model):
             notes.append(
                 f"the predictor of masked tokens starts from random weights: {self.source} has "
                 "none of this form (--predictor none trains without it)"
@@ -130,6 +132,11 @@ def load_initial_weights(source: str | Path) -> InitialWeights:
         "trained_steps": sampler.metadata["trained_steps"],
     }
     return InitialWeights(record, str(source), sampler)
+
+
+def recorded_path(source: str | Path) -> str:
+    """The path of a folder on this machine, as a run records it."""
+    return str(Path(source).resolve())
 
 
 def _shaping(model: XMDPT) -> dict[str, Any]:

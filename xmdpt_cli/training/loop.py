@@ -261,18 +261,23 @@ def _step(trainer: Trainer, batches: TimedIterator[StepBatch]) -> Losses:
 def _check_finite(
     trainer: Trainer, losses: Losses, logger: MetricsLogger, out: Path, before_write: bool
 ) -> None:
-    """XmdptError on all ranks if the loss is not finite. A collective ``before_write``.
+    """XmdptError on all ranks if loss or weights are not finite. A collective ``before_write``.
 
     Reading a loss waits for the device, so only the logged mean is checked, and this step's loss
-    before it is saved or validated.
+    and the weights before they are saved or validated.
     """
-    bad = before_write and not bool(losses.total.isfinite())
+    what = ""
+    if before_write and not losses.total.isfinite():
+        what = "loss is"
+    elif before_write and not trainer.has_finite_weights():
+        what = "weights are"
+    bad = bool(what)
     if math.isfinite(logger.last_loss) and not (before_write and trainer.dist.any_rank(bad)):
         return
     kept = checkpoint.latest(out / "checkpoints")
     trainer.dist.fail(
         XmdptError(
-            f"the loss is not finite at step {trainer.done}",
+            f"the {what or 'loss is'} not finite at step {trainer.done}",
             (f"{kept} is good; " if kept else "nothing was saved before; ")
             + "try a lower --learning-rate in a new --out",
         )

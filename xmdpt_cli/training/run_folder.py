@@ -21,7 +21,11 @@ from xmdpt_cli.files import content, write_text, writing
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.model.checkpoint import InitialModel, save_model
 from xmdpt_cli.training import checkpoint
-from xmdpt_cli.training.initial_weights import InitialWeights, load_initial_weights
+from xmdpt_cli.training.initial_weights import (
+    InitialWeights,
+    load_initial_weights,
+    recorded_path,
+)
 from xmdpt_cli.training.run_config import RunConfig
 from xmdpt_cli.training.task import Task
 from xmdpt_cli.utils import records
@@ -204,16 +208,21 @@ def read_run(out: Path) -> RunRecord | None:
 def find_initial_weights(source: str | Path | None, out: Path) -> InitialWeights | None:
     """The model that the run in ``out`` starts from: ``source``, as ``load_initial_weights`` takes
     it, else the one that the run has been started with; None: random weights. XmdptError if ``out``
-    holds something else than a run."""
+    holds something else than a run.
+
+    A run with a checkpoint does not read its start, which may be gone or trained further.
+    """
     check_content(out, "run")  # its errors say more than those of the record
-    if source is not None:
-        return load_initial_weights(source)
     run = read_run(out)
-    if run is None or "initial" not in run or "init_from" not in run:
-        return None
-    if checkpoint.latest(out / "checkpoints") is None:  # stopped before the first one
-        return load_initial_weights(run["init_from"])
-    return InitialWeights(run["initial"], run["init_from"])
+    started = None
+    if run is not None and "initial" in run and "init_from" in run:
+        started = InitialWeights(run["initial"], run["init_from"])
+    resumes = checkpoint.latest(out / "checkpoints") is not None
+    if source is None:
+        return started if started is None or resumes else load_initial_weights(started.source)
+    if started is not None and resumes and started.source in (str(source), recorded_path(source)):
+        return started
+    return load_initial_weights(source)
 
 
 def export_model(folder: Path, model: XMDPT, task: Task, steps: int) -> None:

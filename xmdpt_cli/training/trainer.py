@@ -21,7 +21,7 @@ from xmdpt_cli.training import checkpoint
 from xmdpt_cli.training.build_dataloader import EncoderPaths, build_dataloader
 from xmdpt_cli.training.checks import check_model
 from xmdpt_cli.training.distributed import SINGLE_PROCESS, Distributed
-from xmdpt_cli.training.ema import Ema
+from xmdpt_cli.training.ema import Ema, local_shard
 from xmdpt_cli.training.optimizer import learning_rate_factor, make_optimizers
 from xmdpt_cli.training.parallel import no_sync, parallelize, shard, warm_up
 from xmdpt_cli.training.run_config import RunConfig
@@ -143,6 +143,11 @@ class Trainer:
 
     def _total(self, inputs: Any) -> Tensor:
         return self.run(inputs).total
+
+    def has_finite_weights(self) -> bool:
+        """Whether the weights of this rank are finite; waits for the device."""
+        finite = [local_shard(weight).isfinite().all() for weight in self.model.parameters()]
+        return bool(torch.stack(finite).all())
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint of this step below ``folder``. A collective."""
