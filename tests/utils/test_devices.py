@@ -54,14 +54,17 @@ def test_missing_devices_are_refused(
 
 
 def test_load_above_the_processors_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices.os, "cpu_count", lambda: 2)
-    for load, running, found in (
-        (9.1, 10, 9.1),
-        (9.1, None, 9.1),  # not Linux
-        (9.1, 2, None),  # what made the load has ended
-        (2.0, 10, None),
-        (0.0, 1, None),
+    for count, load, running, found in (
+        (8, 9.1, 10, 9.1),
+        (8, 9.1, None, 9.1),  # not Linux
+        (8, 9.1, 2, None),  # what made the load has ended
+        (8, 8.0, 10, None),
+        (2, 1.0, 2, 1.0),  # one program beside two threads
+        (2, 1.0, 1, None),
+        (2, 0.5, 2, None),  # it has just started
+        (2, 0.0, 1, None),
     ):
+        monkeypatch.setattr(devices.os, "cpu_count", lambda count=count: count)
         monkeypatch.setattr(devices.os, "getloadavg", lambda load=load: (load, 50.0, 50.0))
         monkeypatch.setattr(devices, "_runnable", lambda running=running: running)
         assert busy_load() == found
