@@ -92,10 +92,10 @@ def cores() -> int:
 def busy_load() -> float | None:
     """The machine's load over the last minute if it exceeds its processors, else None.
 
-    With two processors a single other program is enough: both threads of a command wait for the one
-    that it interrupts (measured: `xmdpt demo` trained 30 times slower at times). To be called before
-    the command's own work. The mean still includes commands that have just ended, so on Linux as
-    many threads must also be runnable now.
+    With two processors a single other program is enough: both threads of a command wait for the
+    one that it interrupts (measured: `xmdpt demo` trained 30 times slower at times). To be called
+    before the command's own work. The mean still includes commands that have just ended, so on
+    Linux as many threads must also be runnable now.
     """
     try:
         load = os.getloadavg()[0]
