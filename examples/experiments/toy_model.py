@@ -3,7 +3,7 @@
 Renders synthetic people, trains a VAE and a model on them, fine-tunes the VAE's decoder, generates
 people who are not among them, measures these images, and writes ``DIR/model``: the folder that the
 package contains as ``xmdpt_cli/toy/model``. An interrupted script resumes. One CPU core takes about
-six hours.
+five hours.
 """
 
 from __future__ import annotations
