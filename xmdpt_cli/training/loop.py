@@ -266,18 +266,16 @@ def _check_finite(
     Reading a loss waits for the device, so only the logged mean is checked, and this step's loss
     and the weights before they are saved or validated.
     """
-    what = ""
-    if before_write and not losses.total.isfinite():
-        what = "loss is"
-    elif before_write and not trainer.has_finite_weights():
-        what = "weights are"
-    bad = bool(what)
+    message = f"the loss is not finite at step {trainer.done}"
+    bad = before_write and not bool(losses.total.isfinite())
+    if before_write and not bad and not trainer.has_finite_weights():
+        bad, message = True, f"the weights are not finite at step {trainer.done}"
     if math.isfinite(logger.last_loss) and not (before_write and trainer.dist.any_rank(bad)):
         return
     kept = checkpoint.latest(out / "checkpoints")
     trainer.dist.fail(
         XmdptError(
-            f"the {what or 'loss is'} not finite at step {trainer.done}",
+            message,
             (f"{kept} is good; " if kept else "nothing was saved before; ")
             + "try a lower --learning-rate in a new --out",
         )
