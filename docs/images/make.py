@@ -63,16 +63,8 @@ def save_tiny(folder: Path) -> None:
 def save_report(chromium: Any, folder: Path) -> None:
     """What ``xmdpt prepare`` writes to look at: report.html."""
     xmdpt("synth", "--out", "DeepFashion", "--people", "24", "--test-people", "8", cwd=folder)
-    options = [
-        "--root",
-        "DeepFashion",
-        "--resolution",
-        "64",
-        "--encoders",
-        "toy",
-        "--vae-steps",
-        "60",
-    ]
+    options = ["--root", "DeepFashion", "--resolution", "64"]
+    options += ["--encoders", "toy", "--vae-steps", "60"]
     xmdpt("prepare", *options, cwd=folder)
     shot(chromium, (folder / "data/64/report.html").as_uri(), "prepare-report", height=900)
     with Image.open(folder / "data/64/sheet.png") as sheet:
